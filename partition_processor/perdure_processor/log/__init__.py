@@ -78,6 +78,11 @@ class Log(Protocol):
     async def end(self, partition: PartitionId) -> Offset:
         """The position after the last acknowledged record."""
 
+    async def sync(self) -> object:
+        """Make what was acknowledged survive a power cut, where that is not so already.
+
+        Raises OSError if that fails; the log takes nothing more then."""
+
     def trim(self, partition: PartitionId, before: Offset) -> None:
         """Records with offset < before are no longer needed. A hint: space comes back eventually."""
 
