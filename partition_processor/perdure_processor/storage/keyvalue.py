@@ -21,7 +21,9 @@ class KeyValue(Protocol):
         """Apply all changes (None deletes) as one batch, or raise and apply none."""
 
     def flush(self) -> None:
-        """What was written before this call survives a crash once it returns. May take long: call it from a thread."""
+        """What was written before this call survives a crash once it returns. May take long: call it from a thread.
+
+        Raises StoreFull if the disk has no room for it."""
 
     def close(self) -> None:
         """Flush and release the directory."""
