@@ -39,10 +39,12 @@ class Closed:
     """How a stream ended. `error` is None after a regular end of the response.
 
     `status` is the response's status if headers arrived. `never_sent` is True when no byte of the
-    request can have reached the deployment (connection refused, pool closed): safe to try elsewhere."""
+    request can have reached the deployment (connection refused, pool closed): safe to try elsewhere.
+    `spoke_http1` is True when the deployment answered in HTTP/1.1 where HTTP/2 was expected."""
 
     error: str | None
     never_sent: bool = False
+    spoke_http1: bool = False
 
 
 class StreamEvents(Protocol):
