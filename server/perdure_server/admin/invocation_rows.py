@@ -1,0 +1,170 @@
+"""● core · Stored rows as people read them: the columns of sys_invocation and sys_journal, nulls left out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+from perdure.protocol import framing, ids, messages
+from perdure.protocol import service_pb2 as pb
+from perdure_processor.model.effects import FailureInfo
+from perdure_processor.model.futures import Combinator, Future
+from perdure_processor.model.ids import InvocationId, Millis
+from perdure_processor.model.results import Failed
+from perdure_processor.model.schema import ServiceKind
+from perdure_processor.storage.records import Completed, Live, Status
+
+Row = dict[str, Any]
+
+_KINDS = {
+    ServiceKind.SERVICE: "service",
+    ServiceKind.VIRTUAL_OBJECT: "virtual_object",
+    ServiceKind.WORKFLOW: "workflow",
+}
+
+
+def timestamp(ms: Millis | int) -> str:
+    """RFC 3339 in UTC with milliseconds; beyond the year 9999 the largest date there is."""
+    try:
+        moment = datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return "9999-12-31T23:59:59.999Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def status_of(row: Live | Completed, running: bool) -> str:
+    """The status that people see; `running` says that an attempt is in flight."""
+    if isinstance(row, Completed):
+        return "completed"
+    match row.status:
+        case Status.SCHEDULED:
+            return "scheduled"
+        case Status.INBOXED:
+            return "pending"
+        case Status.SUSPENDED:
+            return "suspended"
+        case Status.PAUSED:
+            return "paused"
+        case Status.INVOKED:
+            if row.next_retry_ms:
+                return "backing-off"
+            if running:
+                return "running"
+            return "backing-off" if row.retry_count else "ready"
+
+
+def invocation_row(invocation_id: InvocationId, row: Live | Completed, running: bool) -> Row:
+    """One row of sys_invocation."""
+    target = row.target
+    columns: dict[str, Any] = {
+        "id": ids.encode_invocation_id(invocation_id),
+        "target": str(target),
+        "target_service_name": target.service,
+        "target_service_key": target.key,
+        "target_handler_name": target.handler,
+        "target_service_ty": _KINDS[ServiceKind(row.service_kind)],
+        "idempotency_key": row.idempotency_key,
+        "invoked_by": "service" if row.parent is not None else "ingress",
+        "invoked_by_id": None if row.parent is None else ids.encode_invocation_id(row.parent.id),
+        "invoked_by_service_name": None if row.parent is None else row.parent.service,
+        "invoked_by_target": None if row.parent is None else row.parent.target,
+        "pinned_deployment_id": row.deployment_id,
+        "pinned_service_protocol_version": row.protocol_version or None,
+        "journal_size": row.entries,
+        "journal_commands_size": row.commands,
+        "created_at": timestamp(row.created_ms),
+        "running_at": timestamp(row.running_ms) if row.running_ms else None,
+        "completion_retention": _duration(row.completion_retention_ms),
+        "journal_retention": _duration(row.journal_retention_ms),
+        "status": status_of(row, running),
+    }
+    if isinstance(row, Completed):
+        failed = row.result if isinstance(row.result, Failed) else None
+        columns["modified_at"] = columns["completed_at"] = timestamp(row.completed_ms)
+        columns["completion_result"] = "success" if failed is None else "failure"
+        columns["completion_failure"] = None if failed is None else f"[{failed.code}] {failed.message}"
+    else:
+        columns["modified_at"] = timestamp(row.modified_ms)
+        columns["inboxed_at"] = timestamp(row.inboxed_ms) if row.inboxed_ms else None
+        columns["scheduled_start_at"] = timestamp(row.execution_ms) if row.execution_ms else None
+        columns["retry_count"] = row.retry_count or None
+        columns["next_retry_at"] = timestamp(row.next_retry_ms) if row.next_retry_ms else None
+        if row.awaiting is not None:
+            columns["suspended_waiting_future"] = future_json(row.awaiting)
+        if row.last_failure is not None:
+            columns.update(_failure_columns(row.last_failure))
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _failure_columns(failure: FailureInfo) -> dict[str, Any]:
+    text = f"[{failure.code}] {failure.message}"
+    return {
+        "last_failure": f"{text}\n{failure.stacktrace}" if failure.stacktrace else text,
+        "last_failure_error_code": failure.doc_code,
+        "last_failure_related_command_index": failure.command_index,
+        "last_failure_related_command_name": failure.command_name,
+        "last_failure_related_command_type": (
+            None if failure.command_type is None else _short_name(failure.command_type)
+        ),
+    }
+
+
+def future_json(future: Future) -> Row:
+    """A future as the tables show it: {"FirstCompleted": [{"Single": {"CompletionId": 1}}, …]}."""
+    children: list[Row] = [{"Single": {"CompletionId": leaf}} for leaf in future.completions]
+    children += [{"Single": {"SignalIndex": leaf}} for leaf in future.signals]
+    children += [{"Single": {"SignalName": leaf}} for leaf in future.names]
+    children += [future_json(child) for child in future.nested]
+    names = {
+        Combinator.FIRST_COMPLETED: "FirstCompleted",
+        Combinator.ALL_COMPLETED: "AllCompleted",
+        Combinator.FIRST_SUCCEEDED_OR_ALL_FAILED: "FirstSucceededOrAllFailed",
+        Combinator.ALL_SUCCEEDED_OR_FIRST_FAILED: "AllSucceededOrFirstFailed",
+    }
+    return {names.get(Combinator(future.combinator), "Unknown"): children}
+
+
+def journal_rows(segments: Iterator[tuple[int, Millis, bytes]]) -> list[Row]:
+    """The entries of a journal, one row each, in order."""
+    rows: list[Row] = []
+    for index, appended_ms, frames in segments:
+        for number, (code, _, payload) in enumerate(framing.iter_frames(frames), start=index):
+            row: Row = {
+                "index": number,
+                "entry_type": entry_type(code),
+                "appended_at": timestamp(appended_ms),
+                "raw_length": len(payload),
+            }
+            name = _entry_name(code, payload)
+            if name:
+                row["name"] = name
+            rows.append(row)
+    return rows
+
+
+def entry_type(code: int) -> str:
+    """`Command: Run`, `Notification: Call`, …"""
+    kind = "Notification" if framing.is_notification(code) else "Command"
+    return f"{kind}: {_short_name(code)}"
+
+
+def _short_name(code: int) -> str:
+    name = framing.message_name(code)
+    for ending in ("CompletionNotificationMessage", "NotificationMessage", "CommandMessage", "Message"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
+
+
+def _entry_name(code: int, payload: bytes) -> str:
+    if framing.is_notification(code):
+        return ""
+    message = messages.decode_message(code, payload)
+    if isinstance(message, pb.SendSignalCommandMessage):
+        return message.entry_name
+    return getattr(message, "name", "")
+
+
+def _duration(ms: int) -> str:
+    return f"PT{ms / 1000:g}S" if ms else "P0D"
