@@ -1,0 +1,19 @@
+// Three systems outside, played by files: a system is a file in SYSTEMS_DIR, a change is a line in it.
+// Create `<system>.down` to make one of them fail, and remove it to bring it back.
+
+import { randomUUID } from "node:crypto";
+import { appendFileSync, existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+const directory = process.env.SYSTEMS_DIR ?? "systems";
+
+/** Store a user's address; returns a receipt. Throws if the system is down. */
+export function write(system: string, user: string, email: string): string {
+  if (existsSync(join(directory, `${system}.down`))) {
+    throw new Error(`${system} is down`);
+  }
+  const receipt = randomUUID().slice(0, 8);
+  mkdirSync(directory, { recursive: true });
+  appendFileSync(join(directory, `${system}.log`), `${user} ${email} ${receipt}\n`);
+  return receipt;
+}
