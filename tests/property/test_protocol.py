@@ -79,7 +79,7 @@ def test_garbage_in_a_message_is_a_protocol_error(code: int, payload: bytes) -> 
 @given(st.binary(max_size=60))
 def test_a_garbage_proposal_is_a_protocol_error(payload: bytes) -> None:
     with contextlib.suppress(ProtocolError):
-        [(code, _, _)] = iter_frames(messages.proposal_to_run_completion(payload))
+        [(code, _, _)] = iter_frames(messages.proposal_to_run_completion(payload)[1])
         assert code == MessageType.RUN_COMPLETION_NOTIFICATION
 
 

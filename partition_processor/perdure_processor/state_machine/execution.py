@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from perdure.protocol import messages
 from perdure_processor.model.actions import SetTimer
 from perdure_processor.model.commands import AttemptEffects
 from perdure_processor.model.effects import (
@@ -33,7 +34,6 @@ from perdure_processor.storage import keys
 from perdure_processor.storage.records import Live, Status
 
 NOTHING_FOLLOWS = "nothing follows the end of an attempt"
-FAILURE_CODE_MAX = 65_535  # a larger code becomes 500, as in an output
 
 
 def on_attempt_effects(step: Step, command: AttemptEffects) -> None:
@@ -125,7 +125,7 @@ def _on_failed(step: Step, invocation_id: InvocationId, row: Live, effect: Attem
             step.tables.delete_active(invocation_id)
         case Kill():
             failure = effect.failure
-            code = failure.code if failure.code <= FAILURE_CODE_MAX else 500
-            lifecycle.complete(step, invocation_id, row, Failed(code, failure.message))
+            result = Failed(messages.failure_code(failure.code), failure.message)
+            lifecycle.complete(step, invocation_id, row, result)
         case _:
             assert_never(effect.then)

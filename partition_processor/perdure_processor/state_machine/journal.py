@@ -32,7 +32,7 @@ def on_output(step: Step, invocation_id: InvocationId, row: Live, effect: Output
     if message.HasField("failure"):
         failure = message.failure
         metadata = {entry.key: entry.value for entry in failure.metadata}
-        row.result = Failed(failure.code if failure.code <= 65535 else 500, failure.message, metadata)
+        row.result = Failed(messages.failure_code(failure.code), failure.message, metadata)
     else:
         row.result = Succeeded(message.value.content)
     step.tables.append_entry(invocation_id, row, effect.frame, is_command=True)

@@ -80,6 +80,11 @@ _RUN_COMPLETION = int(MessageType.RUN_COMPLETION_NOTIFICATION)
 _SIGNAL = int(MessageType.SIGNAL_NOTIFICATION)
 
 
+def failure_code(code: int) -> int:
+    """The code as it travels: what no failure can have becomes 500."""
+    return code if 0 <= code <= _FAILURE_CODE_MAX else _FAILURE_CODE_UNKNOWN
+
+
 def decode_message(code: int, payload: bytes) -> Message:
     """The message of a frame. Raises ProtocolError for unlisted codes and for bytes that do not decode."""
     cls = MESSAGE_CLASSES.get(code)
@@ -222,8 +227,10 @@ def state_keys_notification(completion_id: int, keys: Iterable[bytes]) -> bytes:
     return _pack_header(0x8006, 0, len(payload)) + payload
 
 
-def proposal_to_run_completion(payload: bytes) -> bytes:
-    """The RunCompletionNotification of a ProposeRunCompletionMessage. Raises ProtocolError without a result."""
+def proposal_to_run_completion(payload: bytes) -> tuple[int, bytes]:
+    """Completion id and RunCompletionNotification of a ProposeRunCompletionMessage.
+
+    Raises ProtocolError without a result."""
     proposal = decode_as(pb.ProposeRunCompletionMessage, payload)
     message = _Notification()
     message.completion_id = proposal.result_completion_id
@@ -232,12 +239,11 @@ def proposal_to_run_completion(payload: bytes) -> bytes:
             message.value.content = proposal.value
         case "failure":
             message.failure.CopyFrom(proposal.failure)
-            if proposal.failure.code > _FAILURE_CODE_MAX:
-                message.failure.code = _FAILURE_CODE_UNKNOWN
+            message.failure.code = failure_code(proposal.failure.code)
         case None:
             raise ProtocolError("ProposeRunCompletionMessage has neither a value nor a failure")
     completion = message.SerializeToString()
-    return _pack_header(_RUN_COMPLETION, 0, len(completion)) + completion
+    return proposal.result_completion_id, _pack_header(_RUN_COMPLETION, 0, len(completion)) + completion
 
 
 # --- signals -----------------------------------------------------------------------------------------------
@@ -278,7 +284,7 @@ def _signal(signal: Signal) -> pb.Notification:
 
 def _fill_failure(failure: pb.Failure, code: int, message: str, metadata: Mapping[str, str]) -> None:
     # Setting the message even when empty also makes the failure present.
-    failure.code = code if 0 <= code <= _FAILURE_CODE_MAX else _FAILURE_CODE_UNKNOWN
+    failure.code = failure_code(code)
     failure.message = message
     for key, value in metadata.items():
         entry = failure.metadata.add()

@@ -53,7 +53,9 @@ def test_a_failure_code_beyond_16_bits_is_500(given: int, sent: int) -> None:
     assert message.failure.code == sent
 
     proposal = pb.ProposeRunCompletionMessage(result_completion_id=1, failure=pb.Failure(code=given, message="x"))
-    _, message = notification(messages.proposal_to_run_completion(proposal.SerializeToString()))
+    completion_id, frame = messages.proposal_to_run_completion(proposal.SerializeToString())
+    _, message = notification(frame)
+    assert completion_id == message.completion_id
     assert message.failure.code == sent
 
 
@@ -61,7 +63,7 @@ def test_a_failure_that_says_nothing_is_still_a_failure() -> None:
     for frame in (
         messages.failure_notification(MessageType.CALL_COMPLETION_NOTIFICATION, 1, 0, ""),
         messages.failure_signal(17, 0, ""),
-        messages.proposal_to_run_completion(bytes.fromhex("0801 7a00")),
+        messages.proposal_to_run_completion(bytes.fromhex("0801 7a00"))[1],
     ):
         _, message = notification(frame)
         assert message.WhichOneof("result") == "failure"
@@ -70,13 +72,13 @@ def test_a_failure_that_says_nothing_is_still_a_failure() -> None:
 def test_a_proposed_failure_keeps_everything() -> None:
     failure = pb.Failure(code=422, message="no way", metadata=[pb.FailureMetadata(key="k", value="v")])
     proposal = pb.ProposeRunCompletionMessage(result_completion_id=3, failure=failure)
-    code, message = notification(messages.proposal_to_run_completion(proposal.SerializeToString()))
+    code, message = notification(messages.proposal_to_run_completion(proposal.SerializeToString())[1])
     assert code == MessageType.RUN_COMPLETION_NOTIFICATION
     assert message == pb.Notification(completion_id=3, failure=failure)
 
 
 def test_a_proposed_empty_value_is_a_value() -> None:
-    _, message = notification(messages.proposal_to_run_completion(bytes.fromhex("0801 7200")))
+    _, message = notification(messages.proposal_to_run_completion(bytes.fromhex("0801 7200"))[1])
     assert message == pb.Notification(completion_id=1, value=pb.Value())
 
 
