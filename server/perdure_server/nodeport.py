@@ -8,6 +8,7 @@ from aiohttp import web
 
 from perdure_server.limits import NODE_PORT_STOP_GRACE_S
 from perdure_server.metrics_text import CONTENT_TYPE, Family, render
+from perdure_server.web_listener import WebListener
 
 
 class NodePort:
@@ -16,31 +17,17 @@ class NodePort:
     def __init__(self, families: Callable[[], Sequence[Family]], healthy: Callable[[], bool]) -> None:
         self._families = families
         self._healthy = healthy
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the answer is the port that was bound."""
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/health", self._health)
-        runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=NODE_PORT_STOP_GRACE_S
-        )
-        await runner.setup()
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound: int = runner.addresses[0][1]
-        return bound
+        self._listener = WebListener(application, NODE_PORT_STOP_GRACE_S)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the answer is the port that was bound."""
+        return await self._listener.start(host, port)
 
     async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._listener.stop()
 
     async def _metrics(self, request: web.Request) -> web.Response:
         # The header is written whole: the version parameter tells a scraper which grammar to expect.

@@ -60,6 +60,7 @@ from perdure_server.admin.queries import (
 )
 from perdure_server.admin.registration import register_command, registered_services
 from perdure_server.limits import ADMIN_BODY_BYTES_MAX, ADMIN_COMPRESS_BYTES_MIN, ADMIN_STOP_GRACE_S, DISCOVERIES_MAX
+from perdure_server.web_listener import WebListener
 
 log = logging.getLogger(__name__)
 
@@ -100,29 +101,15 @@ class AdminServer:
             "features": dict(features),
         }
         self._discovering = 0
-        self._runner: web.AppRunner | None = None
+        self._listener = WebListener(self._application(), ADMIN_STOP_GRACE_S)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the answer is the port that was bound (for port 0, one that was free)."""
-        runner = web.AppRunner(
-            self._application(), access_log=None, handle_signals=False, shutdown_timeout=ADMIN_STOP_GRACE_S
-        )
-        await runner.setup()
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-        bound: int = runner.addresses[0][1]
-        return bound
+        return await self._listener.start(host, port)
 
     async def stop(self) -> None:
         """Finish what is under way, for a moment, and close."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._listener.stop()
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=ADMIN_BODY_BYTES_MAX, middlewares=[_answer_refusals])

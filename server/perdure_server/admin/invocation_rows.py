@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from perdure_processor.model.ids import InvocationId, Millis
 from perdure_processor.model.results import Failed
 from perdure_processor.model.schema import ServiceKind
 from perdure_processor.storage.records import Completed, Live, Status
+from perdure_server.durations import format_iso_duration_ms, format_time_ms
 
 Row = dict[str, Any]
 
@@ -22,15 +22,6 @@ _KINDS = {
     ServiceKind.VIRTUAL_OBJECT: "virtual_object",
     ServiceKind.WORKFLOW: "workflow",
 }
-
-
-def timestamp(ms: Millis | int) -> str:
-    """RFC 3339 in UTC with milliseconds; beyond the year 9999 the largest date there is."""
-    try:
-        moment = datetime.datetime.fromtimestamp(ms // 1000, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        return "9999-12-31T23:59:59.999Z"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 
 
 def status_of(row: Live | Completed, running: bool) -> str:
@@ -73,23 +64,23 @@ def invocation_row(invocation_id: InvocationId, row: Live | Completed, running: 
         "pinned_service_protocol_version": row.protocol_version or None,
         "journal_size": row.entries,
         "journal_commands_size": row.commands,
-        "created_at": timestamp(row.created_ms),
-        "running_at": timestamp(row.running_ms) if row.running_ms else None,
-        "completion_retention": _duration(row.completion_retention_ms),
-        "journal_retention": _duration(row.journal_retention_ms),
+        "created_at": format_time_ms(row.created_ms),
+        "running_at": format_time_ms(row.running_ms) if row.running_ms else None,
+        "completion_retention": format_iso_duration_ms(row.completion_retention_ms),
+        "journal_retention": format_iso_duration_ms(row.journal_retention_ms),
         "status": status_of(row, running),
     }
     if isinstance(row, Completed):
         failed = row.result if isinstance(row.result, Failed) else None
-        columns["modified_at"] = columns["completed_at"] = timestamp(row.completed_ms)
+        columns["modified_at"] = columns["completed_at"] = format_time_ms(row.completed_ms)
         columns["completion_result"] = "success" if failed is None else "failure"
         columns["completion_failure"] = None if failed is None else f"[{failed.code}] {failed.message}"
     else:
-        columns["modified_at"] = timestamp(row.modified_ms)
-        columns["inboxed_at"] = timestamp(row.inboxed_ms) if row.inboxed_ms else None
-        columns["scheduled_start_at"] = timestamp(row.execution_ms) if row.execution_ms else None
+        columns["modified_at"] = format_time_ms(row.modified_ms)
+        columns["inboxed_at"] = format_time_ms(row.inboxed_ms) if row.inboxed_ms else None
+        columns["scheduled_start_at"] = format_time_ms(row.execution_ms) if row.execution_ms else None
         columns["retry_count"] = row.retry_count or None
-        columns["next_retry_at"] = timestamp(row.next_retry_ms) if row.next_retry_ms else None
+        columns["next_retry_at"] = format_time_ms(row.next_retry_ms) if row.next_retry_ms else None
         if row.awaiting is not None:
             columns["suspended_waiting_future"] = future_json(row.awaiting)
         if row.last_failure is not None:
@@ -133,7 +124,7 @@ def journal_rows(segments: Iterator[tuple[int, Millis, bytes]]) -> list[Row]:
             row: Row = {
                 "index": number,
                 "entry_type": entry_type(code),
-                "appended_at": timestamp(appended_ms),
+                "appended_at": format_time_ms(appended_ms),
                 "raw_length": len(payload),
             }
             name = _entry_name(code, payload)
@@ -164,7 +155,3 @@ def _entry_name(code: int, payload: bytes) -> str:
     if isinstance(message, pb.SendSignalCommandMessage):
         return message.entry_name
     return getattr(message, "name", "")
-
-
-def _duration(ms: int) -> str:
-    return f"PT{ms / 1000:g}S" if ms else "P0D"

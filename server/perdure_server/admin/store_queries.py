@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any, cast
 
 from perdure.protocol import ids
@@ -12,11 +11,11 @@ from perdure_processor.cluster.metadata_machine import Rejected, SkipRecord
 from perdure_processor.host import Host
 from perdure_processor.invoker.invoker import Invoker
 from perdure_processor.model import codec
-from perdure_processor.model.ids import InvocationId, Millis, Offset, PartitionId
+from perdure_processor.model.ids import InvocationId, Offset, PartitionId
 from perdure_processor.processor import Processor
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Completed, InvocationRow, Live, Proof
-from perdure_processor.storage.tables import parse_segment
+from perdure_processor.storage.tables import read_invocation, read_segments
 from perdure_server.admin.invocation_rows import invocation_row, journal_rows, status_of
 from perdure_server.admin.queries import QueryUnavailable, SkipRefused
 from perdure_server.limits import QUERY_ROWS_PER_TURN
@@ -33,11 +32,10 @@ class StoreQueries:
     async def get_invocation(self, invocation_id: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
         found = InvocationId(invocation_id)
         processor = self._serving(self._host.processors[self._host.partition_of(found)])
-        data = processor.store.get(keys.invocation(found))
-        row = None if data is None else cast(InvocationRow, codec.decode(data))
+        row = read_invocation(processor.store, found)
         if row is None or isinstance(row, Proof):
             return None
-        segments = _segments(processor, found, row.segments)
+        segments = read_segments(processor.store, found, row.segments)
         return invocation_row(found, row, self._invoker.has(found)), journal_rows(segments)
 
     async def list_invocations(
@@ -107,10 +105,3 @@ def _fits(row: Live | Completed, service: str | None, handler: str | None, key: 
         and (handler is None or target.handler == handler)
         and (key is None or target.key == key)
     )
-
-
-def _segments(processor: Processor, invocation_id: InvocationId, segments: int) -> Iterator[tuple[int, Millis, bytes]]:
-    for number in range(segments):
-        data = processor.store.get(keys.segment(invocation_id, number))
-        assert data is not None, "the row counts its segments"
-        yield parse_segment(data)
