@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from perdure_processor.log import Outcome, Refused
@@ -12,8 +11,6 @@ from perdure_processor.model.commands import Envelope
 from perdure_processor.model.ids import InvocationId, PartitionId, partition_of_slot, slot_of
 from perdure_processor.model.limits import HOST_SWEEP_S
 from perdure_processor.processor import Processor
-
-logger = logging.getLogger(__name__)
 
 
 class Host:

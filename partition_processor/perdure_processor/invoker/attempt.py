@@ -25,6 +25,7 @@ from perdure.protocol.framing import (
 )
 from perdure.protocol.ids import IdError
 from perdure.protocol.messages import SIGNAL_INDEX_MIN, DecodeError
+from perdure_processor.model.derived_ids import idempotent_id, workflow_id
 from perdure_processor.model.effects import (
     Called,
     Effect,
@@ -224,10 +225,10 @@ class Attempt:
         match code:
             case MessageType.PROPOSE_RUN_COMPLETION:
                 try:
-                    frame = messages.proposal_to_run_completion(payload)
+                    proposed, frame = messages.proposal_to_run_completion(payload)
                 except ProtocolError as error:
                     raise self._violation(str(error)) from error
-                completion_id = CompletionId(pb.ProposeRunCompletionMessage.FromString(payload).result_completion_id)
+                completion_id = CompletionId(proposed)
                 # A second result of the same run would be given to some attempts and not to others.
                 if completion_id not in self._open_runs:
                     raise self._violation(
@@ -473,21 +474,15 @@ def callee_id(
     """The id of a call's target: derived from the target where the protocol says so, else from the call itself.
 
     Derived, not random: a command that is reported again after a lost append names the same callee (correctness 2)."""
-    if target.key is not None:
-        if kind is HandlerKind.WORKFLOW:
-            uuid = ids.workflow_uuid(target.service, target.key)
-            return InvocationId(ids.invocation_id(ids.partition_key_of_key(target.key), uuid))
-        partition_key = ids.partition_key_of_key(target.key)
-    elif idempotency_key is not None:
-        partition_key = ids.partition_key_of_idempotency_key(target.service, idempotency_key)
-    else:
-        partition_key = -1
+    if target.key is not None and kind is HandlerKind.WORKFLOW:
+        return workflow_id(target.service, target.key)
     if idempotency_key is not None:
-        uuid = ids.idempotent_uuid(target.service, target.key, target.handler, idempotency_key)
-        return InvocationId(ids.invocation_id(partition_key, uuid))
+        return idempotent_id(target.service, target.key, target.handler, idempotency_key)
     place = parent + incarnation.to_bytes(8, "big") + command_index.to_bytes(4, "big")
     digest = hashlib.sha256(b"call," + place).digest()
-    if partition_key < 0:
+    if target.key is not None:
+        partition_key = ids.partition_key_of_key(target.key)
+    else:
         bucket = int.from_bytes(digest[16:18], "big") % ids.SERVICE_BUCKETS
         partition_key = ids.partition_key_of_bucket(target.service, bucket)
     return InvocationId(ids.invocation_id(partition_key, int.from_bytes(digest[:16], "big")))

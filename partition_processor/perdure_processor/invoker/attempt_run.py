@@ -51,7 +51,6 @@ class AttemptRun:
 
     __slots__ = (
         "_attempt",
-        "_bidirectional",
         "_closed",
         "_deadline_ms",
         "_effects_in_flight",
@@ -96,7 +95,6 @@ class AttemptRun:
         self.abort_ms = ABORT_TIMEOUT_MS if handler is None else handler.abort_timeout_ms
         self._phase = Phase.RUNNING
         self._stream: Stream | None = None
-        self._bidirectional = False
         self._half_closed = False
         self._response_ok = False
         self._deadline_ms = 0
@@ -117,7 +115,6 @@ class AttemptRun:
     def open(self, stream: Stream, body: bytes, bidirectional: bool) -> None:
         """Send Start and the replay; in request/response mode that is all there will be."""
         self._stream = stream
-        self._bidirectional = bidirectional
         stream.send(body)
         if not bidirectional:
             self._half_close()
@@ -345,10 +342,6 @@ class AttemptRun:
         if now_ms >= self._deadline_ms:
             self.abandon()
             self._invoker.drained(self)
-
-    @property
-    def handler(self) -> HandlerSchema | None:
-        return self._handler
 
     @staticmethod
     def propose_failure(

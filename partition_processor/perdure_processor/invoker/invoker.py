@@ -7,10 +7,10 @@ all time-outs.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from perdure.protocol import ids, messages
 from perdure.protocol.manifest import negotiate
@@ -34,22 +34,13 @@ from perdure_processor.model.limits import (
     FLOOD_PAUSE_MS,
     FLOOD_SHARES_AT_ONCE_MAX,
     MESSAGE_SIZE_MAX,
-    RETRY_ATTEMPTS_MAX,
-    RETRY_DELAY_MS_FIRST,
-    RETRY_DELAY_MS_MAX,
-    RETRY_FACTOR,
     STREAMS_PER_TURN_MAX,
 )
+from perdure_processor.model.resolution import DEFAULT_RETRY_POLICY
 from perdure_processor.model.schema import DeploymentSchema, HandlerSchema, RetryPolicy, Schema, ServiceSchema
-from perdure_processor.storage import keys
+from perdure_processor.state_machine.objects import suffix_of
 from perdure_processor.storage.records import Live
-from perdure_processor.storage.tables import parse_segment, read_state
-
-logger = logging.getLogger(__name__)
-
-
-UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
-DEFAULT_POLICY = RetryPolicy(RETRY_DELAY_MS_FIRST, RETRY_FACTOR, RETRY_DELAY_MS_MAX, RETRY_ATTEMPTS_MAX, False)
+from perdure_processor.storage.tables import read_invocation, read_segments, read_state
 
 
 @dataclass(slots=True)
@@ -66,7 +57,7 @@ class InvokerOptions:
     effect_bytes_in_flight_max: int = EFFECT_BYTES_IN_FLIGHT_MAX
     sweep_ms: int = ATTEMPT_SWEEP_MS
     # Holds where no service says otherwise, e.g. because none of that name is registered any more.
-    default_policy: RetryPolicy = DEFAULT_POLICY
+    default_policy: RetryPolicy = DEFAULT_RETRY_POLICY
 
 
 class Invoker:
@@ -213,7 +204,7 @@ class Invoker:
     def _start(self, leader: Leader, action: StartAttempt) -> bool:
         row = action.row
         if row is None or row.attempt != action.attempt:
-            found = leader.read_row(action.id)
+            found = read_invocation(leader.store, action.id)
             if type(found) is not Live or (found.incarnation, found.attempt) != (action.incarnation, action.attempt):
                 return True  # another attempt, or the end, has taken its place
             row = found
@@ -283,12 +274,8 @@ class Invoker:
         if action.input is not None and row.entries == 1:
             replay = action.input
         else:
-            segments = []
-            for number in range(row.segments):
-                data = leader.store.get(keys.segment(action.id, number))
-                assert data is not None, "the row counts its segments"
-                segments.append(parse_segment(data)[2])
-            replay = b"".join(segments)
+            segments = read_segments(leader.store, action.id, row.segments)
+            replay = b"".join([frames for _, _, frames in segments])
         state: list[tuple[bytes, bytes]] = []
         partial = True
         key = row.target.key
@@ -318,8 +305,7 @@ class Invoker:
         self, leader: Leader, invocation_id: InvocationId, row: Live
     ) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The object's state up to the size limit, and whether something was left out."""
-        assert row.target.key is not None
-        suffix = keys.object_suffix(invocation_id, row.target.service, row.target.key)
+        suffix = suffix_of(invocation_id, row.target)
         room = self.options.eager_state_bytes_max
         state: list[tuple[bytes, bytes]] = []
         for name, value in read_state(leader.store, suffix):
@@ -341,7 +327,7 @@ class Invoker:
             ("x-perdure-attempt", f"{leader.epoch}.{start.attempt}"),
         ]
         if start.target.key is not None:
-            headers.append(("x-restate-service-key", percent_encode(start.target.key)))
+            headers.append(("x-restate-service-key", quote(start.target.key, safe="")))
         headers.extend(deployment.additional_headers.items())
         path = f"/invoke/{start.target.service}/{start.target.handler}"
         return StreamRequest("POST", path, headers, bidirectional)
@@ -439,14 +425,6 @@ class Invoker:
 def seed_of(invocation_id: InvocationId) -> int:
     """The handler's random seed: any number that is the same in every attempt."""
     return int.from_bytes(invocation_id[16:24], "big") ^ int.from_bytes(invocation_id[8:16], "big")
-
-
-def percent_encode(text: str) -> str:
-    """Everything but unreserved characters becomes %XX."""
-    data = text.encode()
-    if UNRESERVED.issuperset(data):
-        return text
-    return "".join(chr(byte) if byte in UNRESERVED else f"%{byte:02X}" for byte in data)
 
 
 def _no_deployment(row: Live) -> FailureInfo:

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never, cast
+from typing import TYPE_CHECKING, assert_never
 
 from perdure_processor.clock import Clock
 from perdure_processor.leader.deadlines import DeadlineClock
@@ -20,7 +20,6 @@ from perdure_processor.leader.timer_service import TimerService
 from perdure_processor.log import Outcome, Refused, Unknown
 from perdure_processor.log.tail import Done, Tail
 from perdure_processor.metrics import Metrics
-from perdure_processor.model import codec
 from perdure_processor.model.actions import (
     AbortAttempt,
     Action,
@@ -37,7 +36,8 @@ from perdure_processor.model.limits import ACTIVE_SCAN_PAGE, CLEANUP_MS, EXPIRIE
 from perdure_processor.model.results import RequestId
 from perdure_processor.storage import keys
 from perdure_processor.storage.keyvalue import KeyValue
-from perdure_processor.storage.records import InvocationRow, Live, Progress, Status
+from perdure_processor.storage.records import Live, Progress, Status
+from perdure_processor.storage.tables import read_invocation
 
 if TYPE_CHECKING:  # the invoker calls back into the leader that started an attempt
     from perdure_processor.invoker.invoker import Invoker
@@ -264,14 +264,9 @@ class Leader:
             invocation_id = InvocationId(key[len(keys.ACTIVE) :])
             if invocation_id in reporting or self.invoker.has(invocation_id):
                 continue
-            row = self.read_row(invocation_id)
+            row = read_invocation(self.store, invocation_id)
             assert type(row) is Live and row.status is Status.INVOKED, "active names only the invoked"
             action = StartAttempt(invocation_id, row.incarnation, row.attempt, None, row)
             if not self.invoker.start(self, action):
                 return  # it asked to scan again when there is room
         self._scan_from = None
-
-    def read_row(self, invocation_id: InvocationId) -> InvocationRow | None:
-        """The committed row."""
-        data = self.store.get(keys.invocation(invocation_id))
-        return None if data is None else cast(InvocationRow, codec.decode(data))

@@ -48,10 +48,6 @@ def slot_of(invocation_id: InvocationId) -> int:
     return (invocation_id[0] << 4) | (invocation_id[1] >> 4)
 
 
-def slot_of_partition_key(partition_key: int) -> int:
-    return partition_key >> (64 - SLOT_BITS)
-
-
 def partition_of_slot(slot: int, partitions: int) -> PartitionId:
     """Contiguous ranges of slots: the one layout there is now."""
     return PartitionId(slot * partitions >> SLOT_BITS)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 _DAY_MS = 86_400_000
 _UNPATCHED = ServicePatch()
-_RETRY_POLICY = RetryPolicy(RETRY_DELAY_MS_FIRST, RETRY_FACTOR, RETRY_DELAY_MS_MAX, RETRY_ATTEMPTS_MAX, False)
+DEFAULT_RETRY_POLICY = RetryPolicy(RETRY_DELAY_MS_FIRST, RETRY_FACTOR, RETRY_DELAY_MS_MAX, RETRY_ATTEMPTS_MAX, False)
 
 
 @value
@@ -52,7 +52,7 @@ class Defaults:
     journal_retention_ms: int = _DAY_MS
     idempotency_retention_ms: int = _DAY_MS
     workflow_retention_ms: int = _DAY_MS
-    retry_policy: RetryPolicy = _RETRY_POLICY
+    retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY
     journal_retention_ms_max: int | None = None
     idempotency_retention_ms_max: int | None = None
     workflow_retention_ms_max: int | None = None

@@ -121,9 +121,12 @@ def _keep(step: Step, invocation_id: InvocationId, row: Live, result: Result, wa
 
 def kept_ms(row: Live | Completed) -> int:
     """How long the result is kept: what nobody can attach to by a key goes with its journal."""
-    if row.idempotency_key is not None or row.handler_kind == HandlerKind.WORKFLOW:
-        return row.completion_retention_ms
-    return row.journal_retention_ms
+    return row.completion_retention_ms if can_be_named(row) else row.journal_retention_ms
+
+
+def can_be_named(row: Live | Completed) -> bool:
+    """Whether a client can name it by what it called: by idempotency key, or as a workflow."""
+    return row.idempotency_key is not None or row.handler_kind == HandlerKind.WORKFLOW
 
 
 def _then(step: Step, invocation_id: InvocationId, row: Completed) -> None:

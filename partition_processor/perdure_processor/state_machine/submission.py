@@ -58,9 +58,8 @@ def on_get_output(step: Step, query: GetOutput) -> None:
     """Answer now with the result, or with why there is none."""
     row = step.tables.invocation(query.id)
     if type(row) is Live:
-        kept = row.idempotency_key is not None or row.handler_kind == HandlerKind.WORKFLOW
-        step.respond(query.request, Running() if kept else Unkept())
-    elif type(row) is Completed and row.idempotency_key is None and row.handler_kind != HandlerKind.WORKFLOW:
+        step.respond(query.request, Running() if lifecycle.can_be_named(row) else Unkept())
+    elif type(row) is Completed and not lifecycle.can_be_named(row):
         step.respond(query.request, Unkept())
     else:
         step.respond(query.request, _ended(query.id, row, query.request))
@@ -105,9 +104,7 @@ def _create(step: Step, invoke: Invoke, earlier: list[KnownRequest]) -> None:
         execution_ms=invoke.execution_ms,
     )
     if not invoke.one_way:
-        sink = invoke.request or invoke.caller
-        assert sink is not None, "a call has somebody who waits"
-        row.sinks.append(sink)
+        row.sinks.append(_waiter(invoke))
     step.tables.append_entry(invoke.id, row, invoke.input, is_command=True)
     if invoke.execution_ms:
         key = keys.timer(invoke.execution_ms, invoke.id, keys.TIMER_START, 0)

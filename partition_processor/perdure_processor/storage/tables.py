@@ -119,8 +119,7 @@ class Tables:
         rows = self._rows
         if invocation_id in rows:
             return rows[invocation_id]
-        data = self._transaction.get(keys.INVOCATION + invocation_id)
-        row = None if data is None else cast(InvocationRow, codec.decode(data))
+        row = read_invocation(self._transaction, invocation_id)
         rows[invocation_id] = row
         if type(row) is not Live:
             self._passing.append(invocation_id)
@@ -152,11 +151,7 @@ class Tables:
 
     def journal_segments(self, invocation_id: InvocationId, segments: int) -> Iterator[tuple[int, Millis, bytes]]:
         """(index of the first entry, when it was appended, frames), what this record added so far included."""
-        for number in range(segments):
-            data = self._transaction.get(keys.segment(invocation_id, number))
-            if data is None:
-                raise CorruptStore(f"journal segment {number} of {invocation_id.hex()} is missing")
-            yield parse_segment(data)
+        yield from read_segments(self._transaction, invocation_id, segments)
         opened = self._open.get(invocation_id)
         if opened is not None:
             yield opened[1], Millis(0), b"".join(opened[2])
@@ -319,6 +314,21 @@ def parse_segment(data: bytes) -> tuple[int, Millis, bytes]:
     if version != _SEGMENT_VERSION:
         raise UpgradeRequired(f"journal segment of format version {version}")
     return first, Millis(appended_ms), data[_SEGMENT_HEAD.size :]
+
+
+def read_invocation(store: Readable, invocation_id: InvocationId) -> InvocationRow | None:
+    """The row of one invocation."""
+    data = store.get(keys.INVOCATION + invocation_id)
+    return None if data is None else cast(InvocationRow, codec.decode(data))
+
+
+def read_segments(store: Readable, invocation_id: InvocationId, segments: int) -> Iterator[tuple[int, Millis, bytes]]:
+    """The first `segments` segments of a journal, as parse_segment gives them."""
+    for number in range(segments):
+        data = store.get(keys.segment(invocation_id, number))
+        if data is None:
+            raise CorruptStore(f"journal segment {number} of {invocation_id.hex()} is missing")
+        yield parse_segment(data)
 
 
 def read_state(store: Readable, suffix: bytes) -> Iterator[tuple[bytes, bytes]]:

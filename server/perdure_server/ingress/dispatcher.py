@@ -19,6 +19,7 @@ from perdure_processor.log.tail import TooLarge
 from perdure_processor.metrics import Metrics
 from perdure_processor.model import actions
 from perdure_processor.model.commands import Attach, Command, Envelope, GetOutput, Invoke, Signal
+from perdure_processor.model.derived_ids import idempotent_id, workflow_id
 from perdure_processor.model.ids import InvocationId, Millis, NodeId, slot_of
 from perdure_processor.model.limits import (
     INGRESS_BYTES_IN_FLIGHT_MAX,
@@ -154,21 +155,18 @@ class LogDispatcher:
         if idempotency_key is None and service.kind is not ServiceKind.WORKFLOW:
             # Everybody may attach to what they sent: a key of our own makes the result kept like any other.
             idempotency_key = ids.ulid_text(now_ms, self._random_bits(80))
-        if target.key is not None:
-            partition_key = ids.partition_key_of_key(target.key)
-        else:
-            assert idempotency_key is not None, "a plain service is no workflow"
-            partition_key = ids.partition_key_of_idempotency_key(target.service, idempotency_key)
         if handler.kind is HandlerKind.WORKFLOW:
             assert target.key is not None, "a workflow has a key"
-            uuid = ids.workflow_uuid(target.service, target.key)
+            invocation_id = workflow_id(target.service, target.key)
         elif idempotency_key is not None:
-            uuid = ids.idempotent_uuid(target.service, target.key, target.handler, idempotency_key)
+            invocation_id = idempotent_id(target.service, target.key, target.handler, idempotency_key)
         else:
-            uuid = self._random_bits(128)
+            assert target.key is not None, "a plain service is no workflow"
+            partition_key = ids.partition_key_of_key(target.key)
+            invocation_id = InvocationId(ids.invocation_id(partition_key, self._random_bits(128)))
         execution_ms = 0 if request.delay_ms is None else max(1, now_ms + request.delay_ms)
         return Invoke(
-            InvocationId(ids.invocation_id(partition_key, uuid)),
+            invocation_id,
             target,
             service.kind,
             handler.kind,

@@ -7,6 +7,7 @@ from typing import NoReturn, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from perdure.protocol import ids
+from perdure_processor.model.derived_ids import idempotent_id, workflow_id
 from perdure_processor.model.ids import InvocationId, InvocationTarget
 from perdure_processor.model.schema import (
     HandlerKind,
@@ -311,24 +312,6 @@ def _invocation_id(text: str) -> InvocationId:
         return InvocationId(ids.decode_invocation_id(text))
     except ids.IdError as error:
         raise errors.bad_invocation_id(text, str(error)) from None
-
-
-def workflow_id(workflow: str, key: str) -> InvocationId:
-    """The id of a workflow's run, the same for ever."""
-    return _id_of(ids.partition_key_of_key(key), ids.workflow_uuid(workflow, key))
-
-
-def idempotent_id(service: str, key: str | None, handler: str, idempotency_key: str) -> InvocationId:
-    """The id of an invocation that a client gave an idempotency key, the same for ever."""
-    if key is None:
-        partition_key = ids.partition_key_of_idempotency_key(service, idempotency_key)
-    else:
-        partition_key = ids.partition_key_of_key(key)
-    return _id_of(partition_key, ids.idempotent_uuid(service, key, handler, idempotency_key))
-
-
-def _id_of(partition_key: int, uuid: int) -> InvocationId:
-    return InvocationId(partition_key.to_bytes(8, "big") + uuid.to_bytes(16, "big"))
 
 
 # -- awakeables -----------------------------------------------------------------------------------------
