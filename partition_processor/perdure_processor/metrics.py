@@ -24,3 +24,4 @@ class Metrics:
     timers_fired: int = 0
     outbox_shipped: int = 0
     requests_asked_again: int = 0
+    state_patches_refused: int = 0

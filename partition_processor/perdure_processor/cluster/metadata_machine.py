@@ -92,7 +92,42 @@ class SkipRecord:
     offset: Offset
 
 
-MetadataCommand: TypeAlias = Layout | RegisterDeployment | RemoveDeployment | PatchService | SkipRecord
+@value
+class Found:
+    """What an address said about itself when it was asked; `services` None keeps those that are registered."""
+
+    bidirectional: bool
+    min_protocol_version: int
+    max_protocol_version: int
+    sdk_version: str | None
+    services: list[RegisteredService] | None
+
+
+@value
+class UpdateDeployment:
+    """Reach a deployment elsewhere or otherwise; None keeps what there is. Its revisions stay what they are."""
+
+    request: RequestId
+    expected_version: int
+    id: DeploymentId
+    uri: str | None
+    http1: bool | None
+    additional_headers: dict[str, str] | None
+    found: Found | None
+
+
+@value
+class ActivateDeployment:
+    """Make a deployment the latest of each of its services again, as it is registered."""
+
+    request: RequestId
+    expected_version: int
+    id: DeploymentId
+
+
+MetadataCommand: TypeAlias = (
+    Layout | RegisterDeployment | RemoveDeployment | PatchService | SkipRecord | UpdateDeployment | ActivateDeployment
+)
 
 
 @value
@@ -150,6 +185,8 @@ for _tag, _cls in (
     (205, Applied),
     (206, VersionConflict),
     (207, Rejected),
+    (208, UpdateDeployment),
+    (209, ActivateDeployment),
 ):
     codec.register(_tag, _cls)
 
@@ -180,6 +217,10 @@ def _decide(state: MetadataState, command: MetadataCommand, now_ms: Millis) -> t
             return _on_remove(state, command)
         case PatchService():
             return _on_patch(state, command)
+        case UpdateDeployment():
+            return _on_update(state, command)
+        case ActivateDeployment():
+            return _on_activate(state, command)
         case _:
             assert_never(command)
 
@@ -251,6 +292,76 @@ def _on_remove(state: MetadataState, command: RemoveDeployment) -> tuple[Metadat
     deployments = {key: kept for key, kept in state.deployments.items() if key != command.id}
     changed = _with_deployments(state, deployments)
     return changed, Applied(changed.version, command.id)
+
+
+def _on_update(state: MetadataState, command: UpdateDeployment) -> tuple[MetadataState, MetadataOutcome]:
+    known = state.deployments.get(command.id)
+    if known is None:
+        return state, Rejected(404, None, f"The requested deployment '{command.id}' does not exist")
+    uri = known.uri if command.uri is None else command.uri
+    other = deployment_at(state, uri)
+    if other is not None and other.id != command.id:
+        return state, Rejected(409, None, f"deployment {other.id} is registered at {uri} already")
+    changed = dataclasses.replace(
+        known,
+        uri=uri,
+        http1=known.http1 if command.http1 is None else command.http1,
+        additional_headers=known.additional_headers
+        if command.additional_headers is None
+        else command.additional_headers,
+    )
+    if command.found is not None:
+        found = command.found
+        changed = dataclasses.replace(
+            changed,
+            bidirectional=found.bidirectional,
+            min_protocol_version=found.min_protocol_version,
+            max_protocol_version=found.max_protocol_version,
+            sdk_version=found.sdk_version,
+        )
+        if found.services is not None:
+            revisions: dict[str, int] = {}
+            for service in found.services:
+                latest = _latest(state.deployments.values(), service.name)
+                if latest is not None and latest[1] is not service.kind:
+                    return state, _other_type(service.name, latest[1], service.kind)
+                # What it served already keeps its number: an update makes nothing the latest.
+                number = 1 if latest is None else latest[0] + 1
+                revisions[service.name] = known.revisions.get(service.name, number)
+            changed = dataclasses.replace(changed, services=found.services, revisions=revisions)
+    if changed == known:
+        return state, Applied(state.version, known.id)
+    after = _with_deployments(state, {**state.deployments, known.id: changed})
+    return after, Applied(after.version, known.id)
+
+
+def _on_activate(state: MetadataState, command: ActivateDeployment) -> tuple[MetadataState, MetadataOutcome]:
+    known = state.deployments.get(command.id)
+    if known is None:
+        return state, Rejected(404, None, f"The requested deployment '{command.id}' does not exist")
+    revisions = dict(known.revisions)
+    for service in known.services:
+        latest = _latest(state.deployments.values(), service.name)
+        assert latest is not None, "it serves it itself"
+        revision, kind = latest
+        if kind is not service.kind:
+            return state, _other_type(service.name, kind, service.kind)
+        if revisions[service.name] != revision:
+            revisions[service.name] = revision + 1
+    if revisions == known.revisions:
+        return state, Applied(state.version, known.id)  # it is the latest of all it has
+    deployment = dataclasses.replace(known, revisions=revisions)
+    after = _with_deployments(state, {**state.deployments, known.id: deployment})
+    return after, Applied(after.version, known.id)
+
+
+def _other_type(service: str, now: ServiceKind, then: ServiceKind) -> Rejected:
+    return Rejected(
+        409,
+        "META0006",
+        f"[META0006] the service '{service}' is a {KIND_NAMES[now]} now and would become a {KIND_NAMES[then]}: "
+        "its type cannot be changed this way",
+    )
 
 
 def _on_patch(state: MetadataState, command: PatchService) -> tuple[MetadataState, MetadataOutcome]:

@@ -27,12 +27,15 @@ from perdure.protocol.ids import IdError
 from perdure.protocol.messages import SIGNAL_INDEX_MIN, DecodeError
 from perdure_processor.model.derived_ids import idempotent_id, workflow_id
 from perdure_processor.model.effects import (
+    AckWanted,
     Called,
     Effect,
     Ended,
     FailureInfo,
+    InvocationAsked,
     OutputSet,
     Pinned,
+    PromiseUsed,
     Recorded,
     RunCompleted,
     RunStarted,
@@ -103,6 +106,19 @@ class AttemptStart:
     open_runs: Sequence[int] = ()
 
 
+@value
+class AttemptState:
+    """What is known of the last attempt and stored nowhere: the running one, or one that failed."""
+
+    running: bool
+    started_ms: Millis
+    deployment_id: DeploymentId
+    # `x-restate-server` of its response, once that has begun.
+    server: str | None
+    # What the handler last said it waits for (V7).
+    awaiting: Future | None
+
+
 # Finds what a call names: (service, handler) → schemas, or None. Looked up when the command arrives.
 Resolve = Callable[[str, str], tuple[ServiceSchema, HandlerSchema] | None]
 
@@ -118,6 +134,7 @@ class Attempt:
         "_open_runs",
         "_received",
         "_resolve",
+        "awaiting",
         "command_index",
         "cursor",
         "effects",
@@ -146,6 +163,8 @@ class Attempt:
         # Journal entries the attempt has been sent: what lies below is never forwarded again (correctness 4).
         self.cursor = start.entries
         self.wants_flush = False
+        # What the handler last said it waits for (V7), until something arrives: for display only.
+        self.awaiting: Future | None = None
         # A terminal message was seen: nothing counts after it.
         self.ended = False
 
@@ -208,19 +227,26 @@ class Attempt:
         if index < self.cursor:
             return None
         self.cursor = index + 1
+        self.awaiting = None
         return frame if ack is None else messages.run_ack_frame(ack)
+
+    def acknowledge(self, command_index: int) -> bytes | None:
+        """The bytes that say a command is stored, or None if the attempt was sent that command itself."""
+        return None if command_index < self.start.commands else messages.command_ack_frame(command_index)
 
     # -- frames ------------------------------------------------------------------
     def _on_frame(self, code: int, ack: bool, payload: bytes) -> None:
         start = self.start
         if is_command(code):
-            if ack:
-                raise self._violation(f"{message_name(code)} asks for a command acknowledgement, which no SDK does")
             effect = self._command(code, payload)
             self._pin()
             self.command_index += 1
             self.effects.append(effect)
             self.effects_bytes += len(payload) + EFFECT_OVERHEAD_BYTES
+            if ack:
+                self.effects.append(AckWanted())
+                self.effects_bytes += EFFECT_OVERHEAD_BYTES
+                self.wants_flush = True
             return
         match code:
             case MessageType.PROPOSE_RUN_COMPLETION:
@@ -250,8 +276,10 @@ class Attempt:
                 self._pin()
                 self._end(Suspended(awaiting))
             case MessageType.AWAITING_ON:
-                if not self._decode_awaiting(pb.AwaitingOnMessage, payload).HasField("awaiting_on"):
+                awaiting_on = self._decode_awaiting(pb.AwaitingOnMessage, payload)
+                if not awaiting_on.HasField("awaiting_on"):
                     raise self._violation("AwaitingOnMessage waits for nothing")
+                self.awaiting = _future_of(awaiting_on.awaiting_on)
                 # The handler waits: what was held back may be what it waits for.
                 self.wants_flush = bool(self.effects)
             case MessageType.ERROR:
@@ -302,12 +330,59 @@ class Attempt:
                 return self._signal(frame, pb.SendSignalCommandMessage.FromString(payload))
             case MessageType.COMPLETE_AWAKEABLE_COMMAND:
                 return self._awakeable(frame, pb.CompleteAwakeableCommandMessage.FromString(payload))
+            case (
+                MessageType.GET_PROMISE_COMMAND
+                | MessageType.PEEK_PROMISE_COMMAND
+                | MessageType.COMPLETE_PROMISE_COMMAND
+            ):
+                self.wants_flush = True
+                return self._promise(code, frame, payload)
+            case MessageType.ATTACH_INVOCATION_COMMAND:
+                self.wants_flush = True
+                return self._asked(frame, pb.AttachInvocationCommandMessage.FromString(payload))
+            case MessageType.GET_INVOCATION_OUTPUT_COMMAND:
+                self.wants_flush = True
+                return self._asked(frame, pb.GetInvocationOutputCommandMessage.FromString(payload))
             case MessageType.INPUT_COMMAND:
                 raise self._violation("InputCommandMessage is written by the server")
             case _:
-                if code in messages.MESSAGE_CLASSES:
-                    raise self._violation(f"{message_name(code)} is not supported by this release", code=573)
                 raise self._violation(f"{message_name(code)} is not a message that a deployment may send")
+
+    def _promise(self, code: int, frame: bytes, payload: bytes) -> PromiseUsed:
+        if self.start.service_kind != ServiceKind.WORKFLOW:
+            raise self._refused("RT0017", f"{message_name(code)}: only a workflow's handlers have promises", frame)
+        message = messages.MESSAGE_CLASSES[code].FromString(payload)
+        if isinstance(message, pb.CompletePromiseCommandMessage) and message.WhichOneof("completion") is None:
+            raise self._violation("CompletePromiseCommandMessage has neither a value nor a failure")
+        return PromiseUsed(frame, CompletionId(messages.completion_ids(code, payload)[0]))
+
+    def _asked(
+        self, frame: bytes, asked: pb.AttachInvocationCommandMessage | pb.GetInvocationOutputCommandMessage
+    ) -> InvocationAsked:
+        name = asked.DESCRIPTOR.name
+        match asked.WhichOneof("target"):
+            case "invocation_id":
+                try:
+                    target = InvocationId(ids.decode_invocation_id(asked.invocation_id))
+                except IdError as error:
+                    text = f"{name}: bad invocation id '{asked.invocation_id}': {error}"
+                    raise self._refused("RT0017", text, frame) from error
+            case "idempotent_request_target":
+                request = asked.idempotent_request_target
+                self._check_scope(name, request.HasField("scope"), frame)
+                key = request.service_key if request.HasField("service_key") else None
+                target = idempotent_id(request.service_name, key, request.handler_name, request.idempotency_key)
+            case "workflow_target":
+                workflow = asked.workflow_target
+                self._check_scope(name, workflow.HasField("scope"), frame)
+                target = workflow_id(workflow.workflow_name, workflow.workflow_key)
+            case _:
+                raise self._violation(f"{name} names no invocation")
+        return InvocationAsked(frame, target, CompletionId(asked.result_completion_id))
+
+    def _check_scope(self, name: str, used: bool, frame: bytes) -> None:
+        if used:
+            raise self._refused("RT0024", f"{name}: scope and limit key need flow control, which is not enabled", frame)
 
     def _call(self, frame: bytes, call: pb.CallCommandMessage | pb.OneWayCallCommandMessage) -> Called:
         name = "CallCommandMessage" if isinstance(call, pb.CallCommandMessage) else "OneWayCallCommandMessage"
@@ -324,8 +399,7 @@ class Attempt:
         keyed = service.kind is not ServiceKind.SERVICE
         if call.key and not keyed:
             raise self._refused("RT0017", f"{name} to {service.name}: a plain service has no key", frame)
-        if call.HasField("scope") or call.HasField("limit_key"):
-            raise self._refused("RT0024", f"{name}: scope and limit key need flow control, which is not enabled", frame)
+        self._check_scope(name, call.HasField("scope") or call.HasField("limit_key"), frame)
         idempotency_key = call.idempotency_key if call.HasField("idempotency_key") else None
         if idempotency_key == "":
             raise self._refused("RT0017", f"{name}: the idempotency key is empty", frame)

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure_processor.invoker.attempt import Attempt, AttemptError, Behavior
+from perdure_processor.invoker.attempt import Attempt, AttemptError, AttemptState, Behavior
+from perdure_processor.invoker.mismatch import with_recorded
 from perdure_processor.invoker.retry import after_failure
 from perdure_processor.invoker.transport import Closed, Stream
 from perdure_processor.log import Outcome
-from perdure_processor.model.actions import ForwardNotification, StartAttempt
+from perdure_processor.model.actions import AckCommand, ForwardNotification, StartAttempt
 from perdure_processor.model.commands import AttemptEffects
 from perdure_processor.model.effects import AfterFailure, AttemptFailed, Effect, FailureInfo, Kill, Pause, Suspended
 from perdure_processor.model.ids import DeploymentId, InvocationId
@@ -32,6 +33,7 @@ from perdure_processor.model.limits import (
 )
 from perdure_processor.model.schema import DeploymentSchema, HandlerSchema
 from perdure_processor.storage.records import Live
+from perdure_processor.storage.tables import read_invocation, read_segments
 
 if TYPE_CHECKING:
     from perdure_processor.invoker.invoker import Invoker
@@ -71,6 +73,8 @@ class AttemptRun:
         "id",
         "inactivity_ms",
         "leader",
+        "server",
+        "started_ms",
         "turn",
     )
 
@@ -93,6 +97,8 @@ class AttemptRun:
         self._failures = row.retry_count
         self.inactivity_ms = INACTIVITY_TIMEOUT_MS if handler is None else handler.inactivity_timeout_ms
         self.abort_ms = ABORT_TIMEOUT_MS if handler is None else handler.abort_timeout_ms
+        self.started_ms = invoker.clock.now_ms()
+        self.server: str | None = None
         self._phase = Phase.RUNNING
         self._stream: Stream | None = None
         self._half_closed = False
@@ -111,6 +117,10 @@ class AttemptRun:
         self._proposed: deque[tuple[int, int]] = deque()
         self._effects_in_flight = 0
 
+    def state(self, *, running: bool) -> AttemptState:
+        """What there is to say of it beside what is stored."""
+        return AttemptState(running, self.started_ms, self.deployment_id, self.server, self._attempt.awaiting)
+
     # -- the stream ----------------------------------------------------------------
     def open(self, stream: Stream, body: bytes, bidirectional: bool) -> None:
         """Send Start and the replay; in request/response mode that is all there will be."""
@@ -124,6 +134,7 @@ class AttemptRun:
         if self._phase is not Phase.RUNNING:
             return
         values = dict(headers)
+        self.server = values.get("x-restate-server")
         self._touch()
         if not 200 <= status < 300:
             self.fail(_status_error(self._attempt, status, values, self._invoker.clock.now_ms()))
@@ -256,8 +267,16 @@ class AttemptRun:
         """A notification was stored: pass it on, unless this attempt will see it in no other way than a replay."""
         if self._phase is not Phase.RUNNING or self._half_closed or self._stream is None:
             return
-        data = self._attempt.forward(action.index, action.frame, action.ack)
-        if data is None:
+        self._send(self._attempt.forward(action.index, action.frame, action.ack))
+
+    def acknowledge(self, action: AckCommand) -> None:
+        """A command was stored whose frame asked for this; a stream that is half closed hears nothing more."""
+        if self._phase is not Phase.RUNNING or self._half_closed or self._stream is None:
+            return
+        self._send(self._attempt.acknowledge(action.command_index))
+
+    def _send(self, data: bytes | None) -> None:
+        if data is None or self._stream is None:
             return
         self._stream.send(data)
         self._touch()
@@ -284,14 +303,26 @@ class AttemptRun:
         if self._phase is not Phase.RUNNING:
             return
         self._invoker.metrics.attempts_failed += 1
+        self._invoker.failed(self)
         index, effects = self._attempt.take_effects()
         then = decide(self._invoker, self._handler, self._failures, error)
-        effects.append(AttemptFailed(error.failure, then, error.counts_since_entry))
+        effects.append(AttemptFailed(self._explained(error.failure), then, error.counts_since_entry))
         self._propose(index, effects)
         if error.failure.doc_code in ("RT0007", "RT0016") and self._response_ok:
             self._finish()  # the SDK said so itself, and closes the stream in order
         else:
             self.abandon()
+
+    def _explained(self, failure: FailureInfo) -> FailureInfo:
+        """A failure as it is, but a mismatch with what was recorded, for whoever has to mend it."""
+        start = self._attempt.start
+        index = failure.command_index
+        if failure.doc_code != "RT0016" or index is None or index >= start.commands:
+            return failure
+        row = read_invocation(self.leader.store, self.id)
+        if not isinstance(row, Live) or row.incarnation != start.incarnation:
+            return failure  # it was ended meanwhile, and nobody hears of this attempt
+        return with_recorded(failure, read_segments(self.leader.store, self.id, row.segments))
 
     def _finish(self) -> None:
         """Half-close, and wait a little for the peer to end its response."""
@@ -316,6 +347,12 @@ class AttemptRun:
         if not self._half_closed and self._stream is not None:
             self._half_closed = True
             self._stream.finish()
+
+    def ask_to_suspend(self) -> None:
+        """The handler shall suspend as soon as it waits; one that does not is aborted in the end."""
+        if self._phase is Phase.RUNNING and not self._half_closed:
+            self._half_close()
+            self._touch()
 
     # -- time --------------------------------------------------------------------------
     def _touch(self) -> None:

@@ -15,18 +15,19 @@ from urllib.parse import quote
 from perdure.protocol import ids, messages
 from perdure.protocol.manifest import negotiate
 from perdure_processor.clock import Clock
-from perdure_processor.invoker.attempt import Attempt, AttemptError, AttemptStart
+from perdure_processor.invoker.attempt import Attempt, AttemptError, AttemptStart, AttemptState
 from perdure_processor.invoker.attempt_run import AttemptRun
 from perdure_processor.invoker.transport import Address, StreamRequest, Transport
 from perdure_processor.leader.leader import Leader
 from perdure_processor.metrics import Metrics
-from perdure_processor.model.actions import AbortAttempt, ForwardNotification, StartAttempt
+from perdure_processor.model.actions import AbortAttempt, AckCommand, ForwardNotification, PauseAttempt, StartAttempt
 from perdure_processor.model.effects import FailureInfo
 from perdure_processor.model.ids import DeploymentId, InvocationId
 from perdure_processor.model.limits import (
     ATTEMPT_SWEEP_MS,
     ATTEMPTS_MAX,
     ATTEMPTS_PER_DEPLOYMENT_MAX,
+    ATTEMPTS_REMEMBERED,
     ATTEMPTS_WAITING_MAX,
     EAGER_STATE_BYTES_MAX,
     EFFECT_BYTES_IN_FLIGHT_MAX,
@@ -81,6 +82,8 @@ class Invoker:
         self.loop = asyncio.get_running_loop()
         self._transport = transport
         self._runs: dict[InvocationId, AttemptRun] = {}
+        # Attempts that failed, the last of each invocation, the oldest first: for people.
+        self._failed: dict[InvocationId, AttemptState] = {}
         # Streams whose attempt has ended, until the peer ends its response.
         self._draining: dict[AttemptRun, None] = {}
         self._waiting: deque[tuple[Leader, StartAttempt]] = deque()
@@ -108,6 +111,17 @@ class Invoker:
         """Whether an attempt of it runs or waits here."""
         return invocation_id in self._runs or invocation_id in self._waiting_ids
 
+    def attempts(self) -> dict[InvocationId, AttemptState]:
+        """The last attempt of each invocation that is running or backing off, as far as this node remembers."""
+        return {**self._failed, **{invocation_id: run.state(running=True) for invocation_id, run in self._runs.items()}}
+
+    def failed(self, run: AttemptRun) -> None:
+        """Remember an attempt for those who ask about it until the next one."""
+        self._failed.pop(run.id, None)
+        self._failed[run.id] = run.state(running=False)
+        if len(self._failed) > ATTEMPTS_REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+
     def start(self, leader: Leader, action: StartAttempt) -> bool:
         """Run an attempt, now or when a slot is free. False when too many wait: the leader's scan offers it again."""
         if len(self._runs) >= self.options.attempts_max:
@@ -119,10 +133,20 @@ class Invoker:
         if run is not None and run.leader is leader and run.attempt_number == action.attempt:
             run.forward(action)
 
+    def acknowledge(self, leader: Leader, action: AckCommand) -> None:
+        run = self._runs.get(action.id)
+        if run is not None and run.leader is leader and run.attempt_number == action.attempt:
+            run.acknowledge(action)
+
     def abort(self, leader: Leader, action: AbortAttempt) -> None:
         run = self._runs.get(action.id)
         if run is not None and run.leader is leader and run.attempt_number == action.attempt:
             run.abandon()
+
+    def pause(self, leader: Leader, action: PauseAttempt) -> None:
+        run = self._runs.get(action.id)
+        if run is not None and run.leader is leader and run.attempt_number == action.attempt:
+            run.ask_to_suspend()
 
     def leader_gone(self, leader: Leader) -> None:
         """A term ended: reset its attempts, forget what waited for it."""
@@ -248,7 +272,8 @@ class Invoker:
         self._per_deployment[deployment.id] = self._per_deployment.get(deployment.id, 0) + 1
         self.metrics.attempts_started += 1
         self.metrics.attempts_running = len(self._runs)
-        bidirectional = deployment.bidirectional and run.inactivity_ms > 0
+        # One that is to pause is sent what there is and no more, so that it suspends at once.
+        bidirectional = deployment.bidirectional and run.inactivity_ms > 0 and not row.pausing
         debug_id = ids.encode_invocation_id(action.id)
         body = self._first_bytes(leader, action, row, handler, debug_id)
         run.open(

@@ -22,9 +22,12 @@ from perdure_processor.log.tail import Done, Tail
 from perdure_processor.metrics import Metrics
 from perdure_processor.model.actions import (
     AbortAttempt,
+    AckCommand,
     Action,
     Answer,
     ForwardNotification,
+    PauseAttempt,
+    ReportRefusedPatch,
     RespondToIngress,
     SetTimer,
     ShipOutboxMessage,
@@ -192,6 +195,15 @@ class Leader:
                     self._timers.set(deadline_ms)
                 case AbortAttempt():
                     invoker.abort(self, action)
+                case PauseAttempt():
+                    invoker.pause(self, action)
+                case AckCommand():
+                    invoker.acknowledge(self, action)
+                case ReportRefusedPatch(service=service, key=key, deed=deed):
+                    self.metrics.state_patches_refused += 1
+                    logger.warning(
+                        "state patch refused service=%s key=%r reason=%s: nothing was changed", service, key, deed.name
+                    )
                 case _:
                     assert_never(action)
         self._position = Offset(progress.position)

@@ -12,13 +12,19 @@ from perdure_processor.log.tail import Done
 from perdure_processor.model import codec
 from perdure_processor.model.actions import ShipOutboxMessage
 from perdure_processor.model.commands import (
+    Ask,
     Attach,
     ByOutbox,
     Command,
+    DropPromises,
     Envelope,
     GetOutput,
     Invoke,
+    KillCall,
+    Operate,
     Respond,
+    RestartAsNew,
+    Resume,
     Signal,
     TruncateOutbox,
 )
@@ -167,7 +173,18 @@ class _Queue:
 
 def _slot_of(command: Command) -> int:
     match command:
-        case Invoke() | Signal() | Attach() | GetOutput():
+        case (
+            Invoke()
+            | Signal()
+            | Attach()
+            | GetOutput()
+            | Ask()
+            | KillCall()
+            | Operate()
+            | Resume()
+            | RestartAsNew()
+            | DropPromises()
+        ):
             return slot_of(command.id)
         case Respond(sink=sink):
             return slot_of(sink.id)

@@ -6,6 +6,7 @@ nothing (correctness 17).
 
 from __future__ import annotations
 
+import enum
 from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -40,6 +41,14 @@ class AbortAttempt:
 
 
 @value
+class PauseAttempt:
+    """Ask the running attempt to suspend, so that its invocation can pause (the row says so too)."""
+
+    id: InvocationId
+    attempt: int
+
+
+@value
 class ForwardNotification:
     """Send a stored notification to the running attempt; dropped if it has it already (correctness 4).
 
@@ -50,6 +59,15 @@ class ForwardNotification:
     index: int
     frame: bytes
     ack: CompletionId | None
+
+
+@value
+class AckCommand:
+    """Tell the running attempt that a command is stored; it asked to be told (table: the journal)."""
+
+    id: InvocationId
+    attempt: int
+    command_index: int
 
 
 @value
@@ -113,7 +131,38 @@ class Crowded:
     """SINKS_MAX others wait for this invocation already."""
 
 
-Answer: TypeAlias = Answered | Taken | Missing | Running | Unkept | Expired | Crowded
+class Deed(enum.IntEnum):
+    """What an operator's request did, or why it did nothing. Persisted since 0.2.0."""
+
+    DONE = 0
+    ACCEPTED = 1
+    # Too much for one record: a piece was done, ask again.
+    UNFINISHED = 2
+    COMPLETED = 3
+    NOT_COMPLETED = 4
+    NOT_RUNNING = 5
+    NOT_STARTED = 6
+    NOT_PINNED = 7
+    WRONG_VERSION = 8
+    IS_WORKFLOW = 9
+    NO_INPUT = 10
+    BAD_PREFIX = 11
+    TOO_LARGE = 12
+    HAS_RUN = 13
+    WRONG_STATE = 14
+
+
+@value
+class Acted:
+    """What an operator's request did; `new_id` when it created an invocation."""
+
+    deed: Deed
+    new_id: InvocationId | None = None
+    # What a refusal is about: protocol versions, an index.
+    detail: str = ""
+
+
+Answer: TypeAlias = Answered | Taken | Missing | Running | Unkept | Expired | Crowded | Acted
 
 
 @value
@@ -124,4 +173,23 @@ class RespondToIngress:
     answer: Answer
 
 
-Action: TypeAlias = StartAttempt | AbortAttempt | ForwardNotification | SetTimer | ShipOutboxMessage | RespondToIngress
+@value
+class ReportRefusedPatch:
+    """Tell the operators that a state patch was refused when its turn came. No table: a crash loses the report."""
+
+    service: str
+    key: str
+    deed: Deed
+
+
+Action: TypeAlias = (
+    StartAttempt
+    | AbortAttempt
+    | PauseAttempt
+    | ForwardNotification
+    | AckCommand
+    | SetTimer
+    | ShipOutboxMessage
+    | RespondToIngress
+    | ReportRefusedPatch
+)

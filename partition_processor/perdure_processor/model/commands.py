@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from typing import TypeAlias
 
 from perdure_processor.model import codec
 from perdure_processor.model.effects import Effect
 from perdure_processor.model.ids import (
+    DeploymentId,
     Incarnation,
     InvocationId,
     InvocationTarget,
@@ -75,12 +77,110 @@ class Signal:
     issued_ms: Millis
 
 
+class Verb(enum.IntEnum):
+    """What an operator may do to an invocation by its id alone."""
+
+    CANCEL = 0
+    KILL = 1
+    PAUSE = 2
+    PURGE = 3
+    PURGE_JOURNAL = 4
+
+
+@value
+class Operate:
+    """An operator's verb; what it did is the answer (actions.Acted)."""
+
+    id: InvocationId
+    verb: int
+    request: RequestId
+    issued_ms: Millis
+
+
+@value
+class Repin:
+    """The deployment that shall continue an invocation, and the protocol versions that it speaks."""
+
+    deployment_id: DeploymentId
+    min_protocol_version: int
+    max_protocol_version: int
+
+
+@value
+class Resume:
+    """Go on now: after a pause, or without the rest of a back-off. `repin` None keeps the deployment."""
+
+    id: InvocationId
+    repin: Repin | None
+    request: RequestId
+    issued_ms: Millis
+
+
+@value
+class RestartAsNew:
+    """Run a completed invocation again, as `new_id`, from journal entry `from_index` on (0: from its input).
+
+    `keep` continues on the deployment of the old one, `repin` on another; neither: on the latest when it starts."""
+
+    id: InvocationId
+    new_id: InvocationId
+    from_index: int
+    keep: bool
+    repin: Repin | None
+    request: RequestId
+    issued_ms: Millis
+
+
+@value
+class KillCall:
+    """The caller was killed: so is the callee, if it still works for this very call (correctness 2)."""
+
+    id: InvocationId
+    caller: CallerSink
+
+
+@value
+class Ask:
+    """A handler attaches to an invocation, or looks for its output (`sink.kind`)."""
+
+    id: InvocationId
+    sink: CallerSink
+
+
+@value
+class DropPromises:
+    """An operator drops the promises and the state of a workflow key that has no run.
+
+    `id` is new, and in the key's partition: what remembers the request."""
+
+    id: InvocationId
+    workflow: str
+    key: str
+    request: RequestId
+    issued_ms: Millis
+
+
+@value
+class ReplaceState:
+    """An operator makes `state` the whole state of a key, if it still has `version` (None: whatever it has).
+
+    `id` is new, and in the key's partition: what remembers the request."""
+
+    id: InvocationId
+    service: str
+    key: str
+    version: str | None
+    state: list[tuple[bytes, bytes]]
+    request: RequestId
+    issued_ms: Millis
+
+
 @value
 class Respond:
-    """The result of a call, for the caller's journal."""
+    """The result of a call, for the caller's journal; None is the output of an invocation that has not ended."""
 
     sink: CallerSink
-    result: Result
+    result: Result | None
 
 
 @value
@@ -140,11 +240,21 @@ class Part:
     payload: bytes
 
 
+# What an operator's request becomes: answered by number, applied once.
+OperatorCommand: TypeAlias = Operate | Resume | RestartAsNew | DropPromises | ReplaceState
+
 Command: TypeAlias = (
     Invoke
     | Attach
     | GetOutput
     | Signal
+    | Operate
+    | Resume
+    | RestartAsNew
+    | KillCall
+    | Ask
+    | DropPromises
+    | ReplaceState
     | Respond
     | AttemptEffects
     | TimersFired
@@ -195,5 +305,12 @@ for _tag, _cls in (
     (118, TruncateOutbox),
     (119, AnnounceLeader),
     (120, Part),
+    (121, Ask),
+    (122, DropPromises),
+    (130, Operate),
+    (131, Resume),
+    (132, RestartAsNew),
+    (133, KillCall),
+    (140, ReplaceState),
 ):
     codec.register(_tag, _cls)

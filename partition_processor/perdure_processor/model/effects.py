@@ -96,6 +96,28 @@ class SignalSent:
 
 
 @value
+class PromiseUsed:
+    """GetPromise, PeekPromise or CompletePromise: which one the frame says."""
+
+    frame: bytes
+    completion_id: CompletionId
+
+
+@value
+class InvocationAsked:
+    """AttachInvocation or GetInvocationOutput, about this invocation."""
+
+    frame: bytes
+    id: InvocationId
+    completion_id: CompletionId
+
+
+@value
+class AckWanted:
+    """The handler's side wants to be told when the command before this is stored."""
+
+
+@value
 class Suspended:
     """The attempt ended; another starts when the future resolves."""
 
@@ -118,6 +140,9 @@ class FailureInfo:
     command_index: int | None = None
     command_name: str | None = None
     command_type: int | None = None
+    # Of a journal mismatch: what the journal has at `command_index`, while the fields above say what the code did now.
+    recorded_name: str | None = None
+    recorded_type: int | None = None
 
 
 @value
@@ -160,6 +185,9 @@ Effect: TypeAlias = (
     | RunCompleted
     | Called
     | SignalSent
+    | PromiseUsed
+    | InvocationAsked
+    | AckWanted
     | Suspended
     | Ended
     | AttemptFailed
@@ -179,6 +207,9 @@ for _tag, _cls in (
     (30, Suspended),
     (31, Ended),
     (32, AttemptFailed),
+    (33, PromiseUsed),
+    (34, InvocationAsked),
+    (35, AckWanted),
     (40, RetryAt),
     (41, Pause),
     (42, Kill),

@@ -97,6 +97,22 @@ ANSWERS_PER_RECORD_MAX = 256
 ANSWER_BYTES_PER_RECORD_MAX = 8 * MIB
 # Sleeps of one invocation whose timers go when it ends; those beyond it stay until they are due, and do nothing then.
 SLEEPS_LISTED_MAX = 1_024
+# Calls of a killed invocation that are killed with one record; the others with the next.
+KILLS_PER_RECORD_MAX = 256
+# Journal events kept of one invocation (failed attempts, pauses, suspensions); the oldest gives way to the next.
+EVENTS_MAX = 128
+# Handlers that may wait for one promise; the next one's get fails with 429.
+PROMISE_WAITERS_MAX = 1_024
+# Entries and bytes of a journal that restart-as-new copies in one record; a longer prefix is refused (422).
+RESTART_ENTRIES_MAX = 20_000
+RESTART_BYTES_MAX = 64 * MIB
+# Names in the state that an operator gives to a key: all are written by one record, which is all that may be touched;
+# more are refused (413). A state with more is too large to be edited by version (422).
+STATE_PATCH_NAMES_MAX = ROWS_MAX
+# State patches that wait for their turn on one key; the next one is refused (429).
+STATE_PATCHES_WAITING_MAX = 1_024
+# So many bytes of a state patch count as one row.
+STATE_PATCH_BYTES_PER_ROW = 4 * KIB
 # Parts of a command whose last part never came are kept so long; more than a log that accepts parts takes.
 PARTS_KEEP_MS = 5 * REQUEST_HORIZON_MS
 # Waiters on one invocation (attached clients and callers); beyond it the next one is told to come later.
@@ -114,6 +130,8 @@ REASK_AFTER_MS_MAX = 60_000
 ATTEMPTS_MAX = 1_000
 # Of those, one deployment may hold this many, so that a dead one starves nobody.
 ATTEMPTS_PER_DEPLOYMENT_MAX = 600
+# Failed attempts of which a node remembers when they began and who served them; the oldest is forgotten.
+ATTEMPTS_REMEMBERED = 4096
 # Attempts waiting for a slot in memory; what exceeds it waits in the `active` table and is scanned later.
 ATTEMPTS_WAITING_MAX = 20_000
 # The largest message a deployment may send: the 32 MiB message size limit and 256 KiB for its envelope.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import field
 from typing import TypeAlias
 
@@ -50,15 +51,28 @@ class KnownRequest:
     execution_ms: Millis = Millis(0)
     # The answer, where it is not how the present life of the id ends: that of an earlier life, or a refusal.
     result: Result | None = None
+    # What an operator's request did (actions.Deed), and the invocation it created.
+    deed: int | None = None
+    new_id: InvocationId | None = None
+
+
+class SinkKind(enum.IntEnum):
+    """Which command in the caller's journal waits, and so which notification completes it."""
+
+    CALL = 0
+    ATTACH = 1
+    OUTPUT = 2
+    PROMISE = 3
 
 
 @value
 class CallerSink:
-    """A call in another invocation's journal that waits for the result."""
+    """A command in another invocation's journal that waits for the result."""
 
     id: InvocationId
     incarnation: Incarnation
     completion_id: CompletionId
+    kind: int = SinkKind.CALL
 
 
 # Who hears of the end: a waiting request of an ingress node, or a waiting call.

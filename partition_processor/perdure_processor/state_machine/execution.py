@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import assert_never
 
 from perdure.protocol import messages
-from perdure_processor.model.actions import SetTimer
+from perdure_processor.model.actions import AckCommand, SetTimer
 from perdure_processor.model.commands import AttemptEffects
 from perdure_processor.model.effects import (
+    AckWanted,
     AttemptFailed,
     Called,
     Ended,
+    InvocationAsked,
     Kill,
     OutputSet,
     Pause,
     Pinned,
+    PromiseUsed,
     Recorded,
     RetryAt,
     RunCompleted,
@@ -28,7 +31,7 @@ from perdure_processor.model.effects import (
 from perdure_processor.model.futures import Outcome, resolve
 from perdure_processor.model.ids import InvocationId
 from perdure_processor.model.results import Failed
-from perdure_processor.state_machine import journal, lifecycle, notifications
+from perdure_processor.state_machine import events, journal, lifecycle, notifications, promises
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Live, Status
@@ -76,6 +79,12 @@ def on_attempt_effects(step: Step, command: AttemptEffects) -> None:
                 journal.on_state_read(step, invocation_id, row, effect)
             case SignalSent():
                 journal.on_signal_sent(step, invocation_id, row, effect)
+            case PromiseUsed():
+                promises.on_used(step, invocation_id, row, effect)
+            case InvocationAsked():
+                journal.on_invocation_asked(step, invocation_id, row, effect)
+            case AckWanted():
+                step.actions.append(AckCommand(invocation_id, row.attempt, row.commands - 1))
             case Suspended():
                 assert effect is command.effects[-1], NOTHING_FOLLOWS
                 _on_suspended(step, invocation_id, row, effect)
@@ -94,6 +103,9 @@ def _on_ended(step: Step, invocation_id: InvocationId, row: Live) -> None:
 def _on_suspended(step: Step, invocation_id: InvocationId, row: Live, effect: Suspended) -> None:
     """Wait, unless what is awaited is there already or can only come from an attempt."""
     row.retry_count = 0
+    if row.pausing:
+        _pause(step, invocation_id, row)
+        return
     left = resolve(effect.awaiting, notifications.known(step, invocation_id, row))
     # A run whose result was never recorded completes only when an attempt runs it again (correctness 5).
     if isinstance(left, Outcome) or (row.open_runs and left.awaits_any_of(row.open_runs)):
@@ -102,6 +114,16 @@ def _on_suspended(step: Step, invocation_id: InvocationId, row: Live, effect: Su
     row.status = Status.SUSPENDED
     row.awaiting = left
     step.tables.delete_active(invocation_id)
+    events.suspended(step, invocation_id, row, left)
+
+
+def _pause(step: Step, invocation_id: InvocationId, row: Live) -> None:
+    """Wait for an operator; nothing more is accepted of the attempt that ended."""
+    row.attempt += 1
+    row.pausing = False
+    row.status = Status.PAUSED
+    step.tables.delete_active(invocation_id)
+    events.paused(step, invocation_id, row)
 
 
 def _on_failed(step: Step, invocation_id: InvocationId, row: Live, effect: AttemptFailed) -> None:
@@ -109,7 +131,11 @@ def _on_failed(step: Step, invocation_id: InvocationId, row: Live, effect: Attem
     row.last_failure_ms = step.now_ms
     if effect.counts_since_entry:
         row.retries_since_entry += 1
+    events.failed(step, invocation_id, row, effect.failure)
     match effect.then:
+        case RetryAt() | Pause() if row.pausing:
+            row.retry_count += 1
+            _pause(step, invocation_id, row)
         case RetryAt(at_ms=at_ms, counted=counted):
             row.retry_count += counted
             row.attempt += 1  # nothing more is accepted of the failed one
@@ -120,9 +146,7 @@ def _on_failed(step: Step, invocation_id: InvocationId, row: Live, effect: Attem
             step.actions.append(SetTimer(at_ms))
         case Pause():
             row.retry_count += 1
-            row.attempt += 1
-            row.status = Status.PAUSED
-            step.tables.delete_active(invocation_id)
+            _pause(step, invocation_id, row)
         case Kill():
             failure = effect.failure
             result = Failed(messages.failure_code(failure.code), failure.message)

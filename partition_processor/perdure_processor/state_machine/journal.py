@@ -6,9 +6,10 @@ from perdure.protocol import ids, messages
 from perdure.protocol import service_pb2 as pb
 from perdure.protocol.framing import HEADER_BYTES, MessageType, message_name
 from perdure_processor.model.actions import SetTimer
-from perdure_processor.model.commands import Invoke, Signal
+from perdure_processor.model.commands import Ask, Invoke, Signal
 from perdure_processor.model.effects import (
     Called,
+    InvocationAsked,
     OutputSet,
     RunCompleted,
     RunStarted,
@@ -20,7 +21,7 @@ from perdure_processor.model.effects import (
 from perdure_processor.model.futures import Outcome
 from perdure_processor.model.ids import CompletionId, InvocationId, InvocationTarget, Millis, slot_of
 from perdure_processor.model.limits import SLEEPS_LISTED_MAX
-from perdure_processor.model.results import CallerSink, Failed, Parent, Succeeded
+from perdure_processor.model.results import CallerSink, Failed, Parent, SinkKind, Succeeded
 from perdure_processor.state_machine import notifications, objects
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage import keys
@@ -158,6 +159,15 @@ def on_signal_sent(step: Step, invocation_id: InvocationId, row: Live, effect: S
         notification = messages.void_signal(signal)
     step.tables.append_entry(invocation_id, row, frame, is_command=True)
     step.deliver(slot_of(effect.id), Signal(effect.id, signal, notification, None, step.now_ms))
+
+
+def on_invocation_asked(step: Step, invocation_id: InvocationId, row: Live, effect: InvocationAsked) -> None:
+    """Attach to another invocation, or ask for its output: its partition answers."""
+    step.tables.append_entry(invocation_id, row, effect.frame, is_command=True)
+    attach = _type_of(effect.frame) == MessageType.ATTACH_INVOCATION_COMMAND
+    kind = SinkKind.ATTACH if attach else SinkKind.OUTPUT
+    sink = CallerSink(invocation_id, row.incarnation, effect.completion_id, kind)
+    step.deliver(slot_of(effect.id), Ask(effect.id, sink))
 
 
 def _type_of(frame: bytes) -> int:

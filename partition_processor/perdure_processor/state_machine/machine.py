@@ -10,28 +10,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from perdure.protocol.messages import SIGNAL_CANCEL
 from perdure_processor.model import codec
 from perdure_processor.model.actions import Action
 from perdure_processor.model.commands import (
     AnnounceLeader,
+    Ask,
     Attach,
     AttemptEffects,
     ByLeader,
     ByOutbox,
     Command,
+    DropPromises,
     Envelope,
     Expire,
     GetOutput,
     Invoke,
+    KillCall,
+    Operate,
     Part,
+    ReplaceState,
     Respond,
+    RestartAsNew,
+    Resume,
     Signal,
     TimersFired,
     TruncateOutbox,
 )
 from perdure_processor.model.ids import LeaderEpoch, Millis, NodeId, Offset, PartitionId, partition_of_slot
 from perdure_processor.model.limits import ROWS_MAX
-from perdure_processor.state_machine import execution, notifications, partition, retention, submission
+from perdure_processor.state_machine import (
+    execution,
+    notifications,
+    operations,
+    partition,
+    restart,
+    retention,
+    submission,
+    termination,
+)
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage.records import Progress
 from perdure_processor.storage.tables import Tables
@@ -152,8 +169,24 @@ def _dispatch(step: Step, command: Command) -> None:
             submission.on_attach(step, command)
         case GetOutput():
             submission.on_get_output(step, command)
+        case Signal() if command.signal == SIGNAL_CANCEL and command.request is None:
+            termination.on_cancel_signal(step, command)
         case Signal():
             notifications.on_signal(step, command)
+        case Ask():
+            submission.on_ask(step, command)
+        case Operate():
+            operations.on_operate(step, command)
+        case Resume():
+            operations.on_resume(step, command)
+        case RestartAsNew():
+            restart.on_restart(step, command)
+        case KillCall():
+            termination.on_kill_call(step, command)
+        case DropPromises():
+            operations.on_drop_promises(step, command)
+        case ReplaceState():
+            operations.on_replace_state(step, command)
         case Expire():
             retention.on_expire(step, command)
         case AnnounceLeader() | Part():

@@ -11,10 +11,17 @@ from perdure_processor.model.commands import Respond, Signal
 from perdure_processor.model.futures import Lookup, Outcome, resolve, signal_leaf
 from perdure_processor.model.ids import CompletionId, InvocationId, Millis
 from perdure_processor.model.limits import REPLY_KEEP_MS, REQUEST_HORIZON_MS
-from perdure_processor.model.results import Failed, KnownRequest, Result, Succeeded
+from perdure_processor.model.results import Failed, KnownRequest, Result, SinkKind, Succeeded
 from perdure_processor.state_machine import lifecycle
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage.records import Live, Status
+
+_COMPLETED_BY: dict[int, MessageType] = {
+    SinkKind.CALL: MessageType.CALL_COMPLETION_NOTIFICATION,
+    SinkKind.ATTACH: MessageType.ATTACH_INVOCATION_COMPLETION_NOTIFICATION,
+    SinkKind.OUTPUT: MessageType.GET_INVOCATION_OUTPUT_COMPLETION_NOTIFICATION,
+    SinkKind.PROMISE: MessageType.GET_PROMISE_COMPLETION_NOTIFICATION,
+}
 
 
 def add(
@@ -61,11 +68,17 @@ def complete(
 
 
 def on_respond(step: Step, respond: Respond) -> None:
-    """A call's result comes home; dropped when the caller's life is over (correctness 2)."""
+    """What a handler waits for comes home; dropped when that handler's life is over (correctness 2)."""
     sink = respond.sink
     row = step.tables.invocation(sink.id)
-    if type(row) is Live and row.incarnation == sink.incarnation:
-        complete(step, sink.id, row, MessageType.CALL_COMPLETION_NOTIFICATION, sink.completion_id, respond.result)
+    if type(row) is not Live or row.incarnation != sink.incarnation:
+        return
+    kind = _COMPLETED_BY[sink.kind]
+    if respond.result is None:
+        void = messages.void_notification(kind, sink.completion_id)
+        add(step, sink.id, row, void, sink.completion_id, Outcome.SUCCESS)
+    else:
+        complete(step, sink.id, row, kind, sink.completion_id, respond.result)
 
 
 def on_sleep_over(step: Step, invocation_id: InvocationId, row: Live, completion_id: int, deadline: int) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from perdure_processor.model.ids import InvocationId, InvocationTarget
 from perdure_processor.model.schema import HandlerKind
+from perdure_processor.state_machine import state_patch
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Live, ObjectRow
@@ -31,7 +30,8 @@ def acquire(step: Step, invocation_id: InvocationId, row: Live) -> bool:
     if lock is None:
         step.tables.put_object(suffix, ObjectRow(invocation_id, 0, 0))
         return True
-    assert lock.holder is not None and lock.holder != invocation_id, "an unheld lock has no row"
+    assert lock.holder != invocation_id, "a lock is taken once"
+    assert lock.holder is not None or lock.patches, "an unheld lock has no row, unless state patches have their turn"
     row.inbox_sequence = lock.tail
     row.inboxed_ms = step.now_ms
     step.tables.put_inbox(suffix, lock.tail, invocation_id)
@@ -41,11 +41,29 @@ def acquire(step: Step, invocation_id: InvocationId, row: Live) -> bool:
 
 
 def release(step: Step, invocation_id: InvocationId, row: Live) -> InvocationId | None:
-    """Give the lock to the next in the queue and name it, or give it up."""
+    """Give the lock to the next in the queue and name it, or give it up; state patches before it are applied."""
     suffix = suffix_of(invocation_id, row.target)
     lock = step.tables.object(suffix)
     assert lock is not None and lock.holder == invocation_id, f"{row.target} is not held by its invocation"
+    return _pass_on(step, invocation_id, suffix, lock)
+
+
+def pass_on(step: Step, invocation_id: InvocationId, suffix: bytes) -> InvocationId | None:
+    """Go on with the state patches whose turn it is, then as release."""
+    lock = step.tables.object(suffix)
+    assert lock is not None and lock.holder is None, "the lock waits for its patches"
+    return _pass_on(step, invocation_id, suffix, lock)
+
+
+def _pass_on(step: Step, invocation_id: InvocationId, suffix: bytes, lock: ObjectRow) -> InvocationId | None:
     found = step.tables.next_in_inbox(suffix, lock.head, lock.tail)
+    if lock.patches:
+        before = lock.tail if found is None else found[0]
+        if not state_patch.take_turns(step, invocation_id, suffix, lock, before):
+            lock.holder = None
+            step.tables.put_object(suffix, lock)
+            step.go_on(keys.timer(0, invocation_id, keys.TIMER_PATCH, 0), 0, suffix)
+            return None
     if found is None:  # nobody is left: whoever waited has gone before its turn
         step.tables.put_object(suffix, None)
         return None
@@ -58,20 +76,8 @@ def release(step: Step, invocation_id: InvocationId, row: Live) -> InvocationId 
 
 
 def clear_state(step: Step, invocation_id: InvocationId, target: InvocationTarget) -> None:
-    """Drop all state of a key: at once for every reader, and from the store as fast as records may (correctness 27)."""
-    tables = step.tables
-    suffix = suffix_of(invocation_id, target)
-    room = max(step.rows_left, 0)
-    state_keys = list(islice(tables.stored_state_keys(suffix), room + 1))
-    for state_key in state_keys[:room]:
-        tables.delete_state(suffix, state_key)
-    step.rows_left -= min(len(state_keys), room)
-    if len(state_keys) > room:
-        tables.progress.clears += 1
-        number = tables.progress.clears
-        tables.put_cleared(suffix, number)
-        key = keys.timer(0, invocation_id, keys.TIMER_CLEAR, number & 0xFFFFFFFF)
-        step.go_on(key, number, keys.STATE + suffix + state_keys[room])
+    """Drop all state of a key, for every reader at once."""
+    state_patch.clear(step, invocation_id, suffix_of(invocation_id, target))
 
 
 def clear_state_on(step: Step, timer_key: bytes, number: int, position: bytes) -> None:

@@ -6,7 +6,7 @@ from perdure_processor.model.actions import SetTimer
 from perdure_processor.model.commands import AnnounceLeader, Part, TimersFired, TruncateOutbox
 from perdure_processor.model.ids import Millis, PartitionId
 from perdure_processor.model.limits import PARTS_KEEP_MS
-from perdure_processor.state_machine import lifecycle, notifications, objects, retention
+from perdure_processor.state_machine import lifecycle, notifications, objects, promises, retention
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Completed, Live, Proof, Status
@@ -31,6 +31,12 @@ def on_timers_fired(step: Step, fired: TimersFired) -> None:
         deadline, invocation_id, kind, number = keys.parse_timer(key)
         if kind == keys.TIMER_CLEAR:
             objects.clear_state_on(step, key, incarnation, detail)
+            continue
+        if kind == keys.TIMER_PATCH:
+            lifecycle.pass_on(step, invocation_id, detail)
+            continue
+        if kind == keys.TIMER_PROMISE:
+            promises.tell_on(step, key, detail)
             continue
         if kind == keys.TIMER_TRUNCATE:
             _truncate(step, keys.parse_outbox_subject(invocation_id), incarnation)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from itertools import islice
 
 from perdure_processor.model.commands import Expire
-from perdure_processor.model.ids import InvocationId, Millis
-from perdure_processor.model.limits import REPLY_KEEP_MS
+from perdure_processor.model.ids import InvocationId
 from perdure_processor.model.schema import HandlerKind
-from perdure_processor.state_machine import lifecycle, objects
+from perdure_processor.state_machine import lifecycle, objects, promises
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage.records import Completed, Proof
 
@@ -36,12 +35,14 @@ def on_expire(step: Step, expire: Expire) -> None:
         invocation_id = InvocationId(subject)
         row = tables.invocation(invocation_id)
         if type(row) is Completed and deadline_ms in (row.expires_ms, row.journal_expires_ms):
-            row.segments = lifecycle.drop_journal(step, invocation_id, row.segments)
+            row.segments = lifecycle.drop_journal(step, invocation_id, row.segments, row.events)
             tables.put_invocation(invocation_id, row)
             if row.segments:
                 return
+            row.events = 0
             if deadline_ms == row.expires_ms:
-                _expire_result(step, invocation_id, row)
+                if not _expire_result(step, invocation_id, row):
+                    return
             else:
                 tables.put_expiry(row.expires_ms, invocation_id)
         elif type(row) is Proof and row.drop_ms == deadline_ms:
@@ -49,13 +50,15 @@ def on_expire(step: Step, expire: Expire) -> None:
         tables.delete_expiry(deadline_ms, invocation_id)
 
 
-def _expire_result(step: Step, invocation_id: InvocationId, row: Completed) -> None:
+def _expire_result(step: Step, invocation_id: InvocationId, row: Completed) -> bool:
+    """Drop the result and what lives as long; False when the next Expire has to go on."""
     if row.handler_kind == HandlerKind.WORKFLOW:
-        # A workflow's state lives as long as its result.
+        # A workflow's promises and state live as long as its result.
+        assert row.target.key is not None, "a workflow has a key"
+        if not promises.drop(step, invocation_id, row.target.service, row.target.key):
+            return False
         objects.clear_state(step, invocation_id, row.target)
-    proven_ms = max((known.issued_ms for known in row.requests), default=Millis(0)) + REPLY_KEEP_MS
-    if row.requests and proven_ms > row.expires_ms:
-        step.tables.put_invocation(invocation_id, Proof(row.requests, row.result, Millis(proven_ms)))
-        step.tables.put_expiry(Millis(proven_ms), invocation_id)
-    else:
-        step.tables.delete_invocation(invocation_id)
+    step.tables.delete_invocation(invocation_id)
+    if lifecycle.proven_ms(row.requests) > row.expires_ms:
+        lifecycle.keep_proof(step, invocation_id, row.requests, row.result)
+    return True

@@ -13,16 +13,18 @@ from perdure_processor.model.actions import (
     Taken,
     Unkept,
 )
-from perdure_processor.model.commands import Attach, GetOutput, Invoke, Respond
+from perdure_processor.model.commands import Ask, Attach, GetOutput, Invoke, Respond
 from perdure_processor.model.ids import Incarnation, InvocationId, Millis, slot_of
 from perdure_processor.model.limits import REPLY_KEEP_MS, REQUEST_HORIZON_MS, REQUESTS_KNOWN_MAX, SINKS_MAX
-from perdure_processor.model.results import CallerSink, Failed, KnownRequest, RequestId, Result, Sink
+from perdure_processor.model.results import CallerSink, Failed, KnownRequest, RequestId, Result, Sink, SinkKind
 from perdure_processor.model.schema import HandlerKind
 from perdure_processor.state_machine import lifecycle
 from perdure_processor.state_machine.lifecycle import known_request
 from perdure_processor.state_machine.step import Step
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Completed, InvocationRow, Live, Proof, Status
+
+NOT_FOUND = Failed(404, "not found")
 
 
 def on_invoke(step: Step, invoke: Invoke) -> None:
@@ -65,10 +67,42 @@ def on_get_output(step: Step, query: GetOutput) -> None:
         step.respond(query.request, _ended(query.id, row, query.request))
 
 
+def on_ask(step: Step, ask: Ask) -> None:
+    """A handler attaches, or looks whether there is an output."""
+    row = step.tables.invocation(ask.id)
+    sink = ask.sink
+    if type(row) is Live and sink.kind == SinkKind.ATTACH:
+        _wait(step, ask.id, row, sink)
+        return
+    result: Result | None = NOT_FOUND
+    if type(row) is Live:
+        result = None
+    elif type(row) is Completed:
+        result = row.result
+    step.deliver(slot_of(sink.id), Respond(sink, result))
+
+
 def _create_after(step: Step, invoke: Invoke, proof: Proof) -> None:
     """The id is free again; the new life answers for the requests of earlier ones as long as they may be repeated."""
+    if invoke.request is not None and invoke.issued_ms < proof.purged_ms:
+        # The row may have answered it before it was purged, so it does not count as one that came after.
+        is_workflow = invoke.handler_kind == HandlerKind.WORKFLOW
+        if invoke.one_way:
+            step.respond(invoke.request, Taken(invoke.id, True, Millis(0)))
+        else:
+            answer = lifecycle.ALREADY_INVOKED if is_workflow else proof.result
+            step.respond(invoke.request, Answered(invoke.id, answer, None))
+        return
     earlier = [
-        KnownRequest(known.request, known.issued_ms, known.previously, known.execution_ms, known.result or proof.result)
+        KnownRequest(
+            known.request,
+            known.issued_ms,
+            known.previously,
+            known.execution_ms,
+            known.result or proof.result,
+            known.deed,
+            known.new_id,
+        )
         for known in proof.requests
         if step.now_ms <= known.issued_ms + REPLY_KEEP_MS
     ]

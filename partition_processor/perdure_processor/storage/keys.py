@@ -12,6 +12,9 @@ belongs to an invocation or an object, so that a range of slots is a range of ke
     ST  state                                        slot u16, service, key, state key
     TM  timer                                        deadline u64, id, kind u8, number u32
     CL  state that was cleared and is not deleted    slot u16, service, key
+    SP  state patch that waits for its turn          slot u16, service, key, place in the queue u64
+    PR  durable promise of a workflow                slot u16, service, key, name
+    JE  journal event                                id, number modulo EVENTS_MAX u32
     EX  expiry of what is kept                       deadline u64, id of an invocation or group of parts
     OX  outbox                                       target u16, sequence u64
     PT  part of a large command                      group, index u32
@@ -33,6 +36,9 @@ OBJECT = b"OB"
 INBOX = b"IB"
 STATE = b"ST"
 CLEARED = b"CL"
+STATE_PATCH = b"SP"
+PROMISE = b"PR"
+EVENT = b"JE"
 TIMER = b"TM"
 EXPIRY = b"EX"
 OUTBOX = b"OX"
@@ -50,6 +56,8 @@ TIMER_START = 2
 TIMER_ANSWER = 3
 TIMER_CLEAR = 4
 TIMER_TRUNCATE = 5
+TIMER_PATCH = 6
+TIMER_PROMISE = 7
 
 # Times beyond this do not fit into the key: a sleep of 2^64 ms waits until the year 292 million instead.
 DEADLINE_MAX = (1 << 63) - 1
@@ -83,7 +91,7 @@ def _object_suffix(slot: int, service: str, key: str) -> bytes:
 
 
 def parse_object_suffix(key: bytes) -> tuple[str, str, bytes]:
-    """Service, object key and what follows them, from any OB, IB or ST key."""
+    """Service, object key and what follows them, from any OB, IB, ST or PR key."""
     service_length = int.from_bytes(key[4:6], "big")
     service = key[6 : 6 + service_length]
     at = 6 + service_length
@@ -107,6 +115,18 @@ def state(suffix: bytes, state_key: bytes) -> bytes:
 
 def cleared(suffix: bytes) -> bytes:
     return CLEARED + suffix
+
+
+def state_patch(suffix: bytes, place: int) -> bytes:
+    return STATE_PATCH + suffix + _U64(place)
+
+
+def promise(suffix: bytes, name: str) -> bytes:
+    return PROMISE + suffix + name.encode()
+
+
+def event(invocation_id: InvocationId, place: int) -> bytes:
+    return EVENT + invocation_id + _U32(place)
 
 
 def timer(deadline_ms: int, invocation_id: InvocationId, kind: int, number: int) -> bytes:

@@ -16,7 +16,7 @@ from perdure_processor.model.ids import (
     InvocationTarget,
     Millis,
 )
-from perdure_processor.model.results import KnownRequest, Parent, Result, Sink
+from perdure_processor.model.results import CallerSink, KnownRequest, Parent, Result, Sink
 
 
 class Status(enum.IntEnum):
@@ -74,6 +74,11 @@ class Live:
     next_retry_ms: Millis = Millis(0)
     last_failure: FailureInfo | None = None
     last_failure_ms: Millis = Millis(0)
+    # An operator wants it to pause as soon as its attempt has ended.
+    pausing: bool = False
+    # Journal events so far (rows: the last EVENTS_MAX).
+    events: int = 0
+    restarted_from: InvocationId | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +108,10 @@ class Completed:
     completion_retention_ms: int
     # Who is still to be told, a few with each record (correctness 27); it does not expire before.
     waiting: list[Sink] = field(default_factory=list)
+    events: int = 0
+    restarted_from: InvocationId | None = None
+    # Calls of a killed invocation whose callees are still to be killed: (callee, completion id of the call).
+    to_kill: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -112,6 +121,8 @@ class Proof:
     requests: list[KnownRequest]
     result: Result
     drop_ms: Millis
+    # When an operator ended it before its time, so that no room was kept for requests that the row answered by itself.
+    purged_ms: Millis = Millis(0)
 
 
 InvocationRow: TypeAlias = Live | Completed | Proof
@@ -119,11 +130,51 @@ InvocationRow: TypeAlias = Live | Completed | Proof
 
 @dataclass(slots=True)
 class ObjectRow:
-    """The lock of one key and its queue: waiting invocations are inbox rows head … tail - 1."""
+    """The lock of one key and its queue: waiting invocations are inbox rows head … tail - 1.
+
+    `holder` is None only while the state patches before the next holder have their turn."""
 
     holder: InvocationId | None
     head: int
     tail: int
+    # State patches that wait, each at a place of the same queue.
+    patches: int = 0
+
+
+@dataclass(slots=True)
+class PendingPatch:
+    """The state that a key shall have, all of it, once its turn has come; `version` as in ReplaceState."""
+
+    version: str | None
+    state: list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class PromiseRow:
+    """A workflow's durable promise: how it was completed, or who waits for it."""
+
+    result: Result | None
+    waiting: list[CallerSink] = field(default_factory=list)
+
+
+class EventKind(enum.IntEnum):
+    """What happened to an invocation beside its journal."""
+
+    TRANSIENT_ERROR = 0
+    PAUSED = 1
+    SUSPENDED = 2
+
+
+@dataclass(slots=True)
+class JournalEvent:
+    """A fact about an attempt, for people; `number` counts the events of the invocation."""
+
+    kind: EventKind
+    number: int
+    at_ms: Millis
+    after_entry: int
+    failure: FailureInfo | None = None
+    awaiting: Future | None = None
 
 
 @dataclass(slots=True)
@@ -155,5 +206,15 @@ class StoreIdentity:
     machine_version: int
 
 
-for _tag, _cls in ((60, Live), (61, Completed), (62, Proof), (63, ObjectRow), (64, Progress), (65, StoreIdentity)):
+for _tag, _cls in (
+    (60, Live),
+    (61, Completed),
+    (62, Proof),
+    (63, ObjectRow),
+    (64, Progress),
+    (65, StoreIdentity),
+    (66, PromiseRow),
+    (70, JournalEvent),
+    (74, PendingPatch),
+):
     codec.register(_tag, _cls)

@@ -16,10 +16,19 @@ from perdure_processor.model import codec
 from perdure_processor.model.commands import Command
 from perdure_processor.model.errors import CorruptStore, UpgradeRequired
 from perdure_processor.model.ids import InvocationId, Millis, PartitionId
-from perdure_processor.model.limits import STORE_ROWS_CACHED_MAX
+from perdure_processor.model.limits import EVENTS_MAX, STORE_ROWS_CACHED_MAX
 from perdure_processor.storage import keys
 from perdure_processor.storage.keyvalue import KeyValue
-from perdure_processor.storage.records import InvocationRow, Live, ObjectRow, Progress
+from perdure_processor.storage.records import (
+    Completed,
+    InvocationRow,
+    JournalEvent,
+    Live,
+    ObjectRow,
+    PendingPatch,
+    Progress,
+    PromiseRow,
+)
 from perdure_processor.storage.transaction import Transaction
 
 _SEGMENT_HEAD = struct.Struct(">BQII")  # format version, appended ms, index of the first entry, entries
@@ -161,6 +170,40 @@ class Tables:
         for number in range(first, end):
             self._transaction.delete(keys.segment(invocation_id, number))
 
+    # -- journal events --------------------------------------------------------
+    def last_event(self, invocation_id: InvocationId, row: Live) -> JournalEvent | None:
+        if not row.events:
+            return None
+        data = self._transaction.get(keys.event(invocation_id, (row.events - 1) % EVENTS_MAX))
+        return None if data is None else cast(JournalEvent, codec.decode(data))
+
+    def append_event(self, invocation_id: InvocationId, row: Live, event: JournalEvent) -> None:
+        """Store an event; of more than EVENTS_MAX the oldest gives way."""
+        assert event.number == row.events
+        self._transaction.put(keys.event(invocation_id, row.events % EVENTS_MAX), codec.encode(event))
+        row.events += 1
+
+    def drop_events(self, invocation_id: InvocationId, events: int) -> None:
+        for place in range(min(events, EVENTS_MAX)):
+            self._transaction.delete(keys.event(invocation_id, place))
+
+    # -- promises ----------------------------------------------------------------
+    def promise(self, key: bytes) -> PromiseRow | None:
+        data = self._transaction.get(key)
+        return None if data is None else cast(PromiseRow, codec.decode(data))
+
+    def put_promise(self, key: bytes, row: PromiseRow) -> None:
+        self._transaction.put(key, codec.encode(row))
+
+    def delete_promise(self, key: bytes) -> None:
+        self._transaction.delete(key)
+
+    def promises(self, suffix: bytes, limit: int) -> list[tuple[bytes, PromiseRow]]:
+        """Key and row of up to `limit` promises of one workflow key."""
+        low = keys.PROMISE + suffix
+        rows = islice(self._transaction.scan(low, keys.end_of(low)), limit)
+        return [(key, cast(PromiseRow, codec.decode(data))) for key, data in rows]
+
     # -- objects, inboxes ------------------------------------------------------
     def object(self, suffix: bytes) -> ObjectRow | None:
         if suffix in self._objects:
@@ -193,6 +236,17 @@ class Tables:
     def delete_inbox(self, suffix: bytes, sequence: int) -> None:
         self._transaction.delete(keys.inbox(suffix, sequence))
 
+    def patches(self, suffix: bytes, before: int) -> Iterator[tuple[int, PendingPatch]]:
+        """Place and content of the state patches that wait below a place, in order."""
+        for key, data in self._transaction.scan(keys.state_patch(suffix, 0), keys.state_patch(suffix, before)):
+            yield int.from_bytes(key[-8:], "big"), cast(PendingPatch, codec.decode(data))
+
+    def put_patch(self, suffix: bytes, place: int, patch: PendingPatch) -> None:
+        self._transaction.put(keys.state_patch(suffix, place), codec.encode(patch))
+
+    def delete_patch(self, suffix: bytes, place: int) -> None:
+        self._transaction.delete(keys.state_patch(suffix, place))
+
     # -- state -----------------------------------------------------------------
     def state(self, suffix: bytes, state_key: bytes) -> bytes | None:
         data = self._transaction.get(keys.state(suffix, state_key))
@@ -209,6 +263,10 @@ class Tables:
     def state_keys(self, suffix: bytes) -> list[bytes]:
         """All state keys of one object, in order."""
         return [state_key for state_key, _ in read_state(self._transaction, suffix)]
+
+    def state_rows(self, suffix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Name and value of all state of one object, in order of the names."""
+        return read_state(self._transaction, suffix)
 
     def stored_state_keys(self, suffix: bytes) -> Iterator[bytes]:
         """The same, cleared ones that are not deleted yet included."""
@@ -329,6 +387,25 @@ def read_segments(store: Readable, invocation_id: InvocationId, segments: int) -
         if data is None:
             raise CorruptStore(f"journal segment {number} of {invocation_id.hex()} is missing")
         yield parse_segment(data)
+
+
+def read_events(store: Readable, invocation_id: InvocationId, row: Live | Completed) -> list[JournalEvent]:
+    """The events of one invocation that are kept, the oldest first."""
+    found = [store.get(keys.event(invocation_id, place)) for place in range(min(row.events, EVENTS_MAX))]
+    events = [cast(JournalEvent, codec.decode(data)) for data in found if data is not None]
+    return sorted(events, key=lambda event: event.number)
+
+
+def read_promise_row(data: bytes) -> PromiseRow:
+    """A stored promise."""
+    return cast(PromiseRow, codec.decode(data))
+
+
+def state_value(store: Readable, key: bytes, data: bytes) -> bytes | None:
+    """The value in a state row, or None if it was cleared and is not deleted yet."""
+    if _NUMBERED.unpack_from(data)[1] < _cleared(store, keys.object_suffix_of(key)):
+        return None
+    return data[_NUMBERED.size :]
 
 
 def read_state(store: Readable, suffix: bytes) -> Iterator[tuple[bytes, bytes]]:

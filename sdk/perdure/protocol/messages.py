@@ -85,6 +85,14 @@ def failure_code(code: int) -> int:
     return code if 0 <= code <= _FAILURE_CODE_MAX else _FAILURE_CODE_UNKNOWN
 
 
+def completion_ids(code: int, payload: bytes) -> list[int]:
+    """The completion ids that a command waits for: two for a call, none for most."""
+    message = MESSAGE_CLASSES[code].FromString(payload)
+    fields = message.DESCRIPTOR.fields_by_name
+    names = ("invocation_id_notification_idx", "result_completion_id")
+    return [getattr(message, name) for name in names if name in fields]
+
+
 def decode_message(code: int, payload: bytes) -> Message:
     """The message of a frame. Raises ProtocolError for unlisted codes and for bytes that do not decode."""
     cls = MESSAGE_CLASSES.get(code)
