@@ -56,6 +56,7 @@ from perdure_server.limits import (
     DISK_FREE_BYTES_MIN,
     DISK_FREE_LIMIT_BYTES_MAX,
     EAGER_STATE_SIZE_LIMIT_MAX,
+    IDENTITY_VALIDITY_MS_MIN,
     INGRESS_BODY_BYTES_MAX,
     MEMORY_LIMIT_BYTES_MAX,
     MESSAGE_SIZE_LIMIT_MAX,
@@ -100,7 +101,6 @@ class About:
     kind: Kind[Any]
     help: str
     flag: str | None
-    refused: str | None
     ignored: str | None
 
 
@@ -111,11 +111,10 @@ def _setting(
     help: str,
     *,
     flag: str | None = None,
-    refused: str | None = None,
     ignored: str | None = None,
 ) -> T:
-    """A field of Config. `refused` and `ignored` say why a value for it is an error, or has no effect."""
-    return dataclasses.field(default=default, metadata={_SETTING: About(path, kind, help, flag, refused, ignored)})
+    """A field of Config. `ignored` says why a value for it has no effect."""
+    return dataclasses.field(default=default, metadata={_SETTING: About(path, kind, help, flag, ignored)})
 
 
 @value
@@ -146,8 +145,13 @@ class Config:
         "request-identity-private-key-pem-file",
         optional(PATH),
         None,
-        "Private key that signs requests to deployments. Not supported yet.",
-        refused="is not supported yet: requests to deployments are not signed. Remove it",
+        "PEM file with the Ed25519 private key that signs requests to deployments; read again on SIGHUP.",
+    )
+    request_identity_expiration_ms: int = _setting(
+        "request-identity-expiration",
+        duration(IDENTITY_VALIDITY_MS_MIN),
+        60_000,
+        "How far a signed request's clock may be from that of its deployment.",
     )
 
     ingress_port: int = _setting(

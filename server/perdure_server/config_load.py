@@ -73,8 +73,6 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], file: ConfigF
         except ValueError:
             problems.append(f"{about.path} = {_shown(given)} (from {source}): expected {about.kind.expected}")
             continue
-        if about.refused is not None:
-            problems.append(f"{about.path} (from {source}) {about.refused}")
         if about.ignored is not None:
             warnings.append(f"{about.path} (from {source}) {about.ignored}")
     values.setdefault("node_name", host_name)

@@ -71,6 +71,9 @@ HEADER_NAMES_REMEMBERED = 1024
 # -- admin API ---------------------------------------------------------------
 # A larger body is refused with 413.
 ADMIN_BODY_BYTES_MAX = 2 * MIB
+# The body of a state patch, where a byte of state takes up to four: larger is refused with 413. Taking JSON apart
+# stops everything else for the time it takes.
+ADMIN_STATE_BODY_BYTES_MAX = 8 * MIB
 # Smaller answers are not worth compressing.
 ADMIN_COMPRESS_BYTES_MIN = 1 * KIB
 # How long a stop waits for requests under way, and for a scrape of the node port; then they are cut off.
@@ -96,6 +99,24 @@ DISCOVERY_EXCERPT_BYTES_MAX = 512
 # Rows of one list, unless asked for fewer or more; beyond the maximum the question is refused.
 INVOCATIONS_LISTED_DEFAULT = 100
 INVOCATIONS_LISTED_MAX = 1000
+# Invocations that one batch request may name, and how many of them are under way at a time.
+BATCH_INVOCATIONS_MAX = 1000
+BATCH_AT_ONCE_MAX = 64
+# A signed request is valid for at least so long.
+IDENTITY_VALIDITY_MS_MIN = 1_000
+# SQL: queries at once (the next is told 429), memory of each beside the rows under way (a query that needs more fails),
+# and the longest it may take, its client's reading included; then its connection is cut.
+QUERIES_AT_ONCE_MAX = 4
+QUERY_MEMORY_MAX = 256 * MIB
+QUERY_SECONDS_MAX = 600.0
+# Rows that a query reads from a store at a time and works on as one batch, or fewer if they have this many bytes.
+QUERY_PAGE_ROWS = 256
+QUERY_BATCH_ROWS = 1024
+QUERY_BATCH_BYTES = 4 * MIB
+# How long it works before it pauses for as long.
+QUERY_SLICE_S = 0.001
+# Times beyond the year 9999 are shown as its last moment.
+QUERY_TIME_DISPLAYED_MAX_MS = 253_402_300_799_999
 # A long scan gives way to requests after this many rows.
 QUERY_ROWS_PER_TURN = 200
 

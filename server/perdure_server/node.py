@@ -20,8 +20,10 @@ from perdure_processor.cluster.metadata import LayoutRefused, Metadata
 from perdure_processor.cluster.metadata_machine import Layout
 from perdure_processor.host import Host
 from perdure_processor.invoker.http2 import Http2Options
+from perdure_processor.invoker.identity import Signer, SigningTransport
 from perdure_processor.invoker.invoker import Invoker, InvokerOptions
 from perdure_processor.invoker.pool import DeploymentTransport
+from perdure_processor.invoker.transport import Transport
 from perdure_processor.leader.leader import LeaderServices
 from perdure_processor.log.local import LocalLog
 from perdure_processor.metrics import Metrics
@@ -33,8 +35,11 @@ from perdure_processor.storage.records import StoreIdentity
 from perdure_processor.storage.rocks import RocksKeyValue, RocksMemory
 from perdure_server.admin.app import AdminServer
 from perdure_server.admin.discovery import discover
+from perdure_server.admin.sql.node_tables import NodeTables
+from perdure_server.admin.sql.service import SqlService
 from perdure_server.admin.store_queries import StoreQueries
 from perdure_server.config import Config
+from perdure_server.identity_key import KeyUnusable, load_signer
 from perdure_server.ingress.app import IngressServer
 from perdure_server.ingress.dispatcher import LogDispatcher
 from perdure_server.limits import NODE_STOP_GRACE_S, NODE_WATCH_S
@@ -67,6 +72,7 @@ async def _serve(config: Config) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     node = Node(config)
+    loop.add_signal_handler(signal.SIGHUP, node.reload_identity_key)
     try:
         await node.start(fatal=stop.set)
         await stop.wait()
@@ -86,7 +92,27 @@ class Node:
         self._stops = contextlib.AsyncExitStack()
         self._fatal: Callable[[], None] = lambda: None
         self._disk_full: str | None = None
+        self._signing: SigningTransport | None = None
         self.failed = False
+
+    def _read_identity_key(self) -> Signer | None:
+        path = self._config.request_identity_private_key_pem_file
+        if path is None:
+            return None
+        try:
+            signer = load_signer(path)
+        except KeyUnusable as error:
+            raise StartRefused(str(error)) from error
+        logger.info("requests to deployments are signed", extra={"identity_key": signer.key_id})
+        return signer
+
+    def reload_identity_key(self) -> None:
+        """Read the key file again; one that cannot be used changes nothing."""
+        if self._signing is not None:
+            try:
+                self._signing.signer = self._read_identity_key()
+            except StartRefused as error:
+                logger.error("the key in use is kept: %s", error)
 
     async def start(self, fatal: Callable[[], None]) -> None:
         """Open the data, catch up, lead, then listen. Raises what makes a start impossible."""
@@ -106,10 +132,14 @@ class Node:
         metadata = Metadata(log, metadata_store, self._id, config.defaults, run_blocking=_run_in_thread)
         layout = await self._lay_out(metadata)
         self._stops.push_async_callback(metadata.stop)
-        transport = DeploymentTransport(
+        deployments = DeploymentTransport(
             ca_file=config.invoker_ca_file,
             options=Http2Options(connect_timeout_s=config.invoker_connect_timeout_ms / 1000),
         )
+        transport = SigningTransport(
+            deployments, self._clock, config.request_identity_expiration_ms, self._read_identity_key()
+        )
+        self._signing = transport
         invoker = Invoker(
             transport,
             lambda: metadata.schema,
@@ -188,7 +218,7 @@ class Node:
     async def _listen(
         self,
         metadata: Metadata,
-        transport: DeploymentTransport,
+        transport: Transport,
         host: Host,
         invoker: Invoker,
         dispatcher: LogDispatcher,
@@ -205,11 +235,15 @@ class Node:
         )
         self._stops.push_async_callback(ingress.stop, NODE_STOP_GRACE_S)
         queries = StoreQueries(host, invoker, metadata)
+        sql = SqlService(NodeTables(host, invoker, metadata), importlib.metadata.version("perdure"))
+        self._stops.callback(sql.close)
         admin = AdminServer(
             metadata,
             discover(transport),
             queries,
             queries,
+            dispatcher,
+            sql,
             clock=self._clock,
             version=importlib.metadata.version("perdure"),
             ingress_endpoint=f"http://{config.bind_ip}:{ingress_port}/",

@@ -25,6 +25,7 @@ _HELP = {
     "timers_fired": "Timers proposed as due.",
     "outbox_shipped": "Messages appended to other partitions' logs.",
     "requests_asked_again": "Requests whose answer was late and that were asked again.",
+    "state_patches_refused": "State patches that waited and were refused in their turn: the state had another version.",
 }
 
 

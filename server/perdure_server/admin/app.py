@@ -7,41 +7,39 @@ request's form are plain text, an unknown route is an empty 404: as the original
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias
 
 from aiohttp import web
 
-from perdure.protocol.ids import IdError, decode_invocation_id, decode_resource_id, new_resource_id
+from perdure.protocol.ids import IdError, decode_invocation_id, new_resource_id
 from perdure.protocol.manifest import EndpointManifest, ManifestError, parse_manifest
 from perdure_processor.clock import Clock
 from perdure_processor.cluster.metadata import Metadata, MetadataUnavailable
 from perdure_processor.cluster.metadata_machine import (
-    Applied,
-    MetadataOutcome,
     MetadataState,
     PatchService,
     RegisterDeployment,
-    Rejected,
     RemoveDeployment,
-    VersionConflict,
 )
 from perdure_processor.invoker.transport import Address
 from perdure_processor.model.ids import DeploymentId
 from perdure_processor.model.results import RequestId
 from perdure_processor.model.schema import DeploymentSchema, Schema, ServiceSchema
+from perdure_server.admin.answers import finished, json_answer
 from perdure_server.admin.bodies import (
-    RegisterBody,
     parse_json,
     parse_patch_body,
     parse_register_body,
     parse_skip_body,
 )
+from perdure_server.admin.deployment_changes import DeploymentChanges, applied, deployment_id_of
+from perdure_server.admin.descriptions import Descriptions
 from perdure_server.admin.discovery import Discover
 from perdure_server.admin.errors import AdminError, ExtractorError, invalid_field
+from perdure_server.admin.invocation_verbs import InvocationVerbs, Operator
 from perdure_server.admin.metadata_json import (
     deployment_json,
     deployments_json,
@@ -51,6 +49,7 @@ from perdure_server.admin.metadata_json import (
     service_json,
     services_json,
 )
+from perdure_server.admin.promises import Promises
 from perdure_server.admin.queries import (
     Partitions,
     Queries,
@@ -59,7 +58,9 @@ from perdure_server.admin.queries import (
     parse_invocation_filter,
 )
 from perdure_server.admin.registration import register_command, registered_services
-from perdure_server.limits import ADMIN_BODY_BYTES_MAX, ADMIN_COMPRESS_BYTES_MIN, ADMIN_STOP_GRACE_S, DISCOVERIES_MAX
+from perdure_server.admin.sql.routes import Sql, query_route
+from perdure_server.admin.state_patches import StatePatches
+from perdure_server.limits import ADMIN_BODY_BYTES_MAX, ADMIN_STOP_GRACE_S, DISCOVERIES_MAX
 from perdure_server.web_listener import WebListener
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ class AdminServer:
         discover: Discover,
         queries: Queries,
         partitions: Partitions,
+        operator: Operator,
+        sql: Sql,
         *,
         clock: Clock,
         version: str,
@@ -92,7 +95,12 @@ class AdminServer:
         self._discover = discover
         self._queries = queries
         self._partitions = partitions
+        self._verbs = InvocationVerbs(operator, queries, lambda: metadata.schema)
+        self._state_patches = StatePatches(operator, lambda: metadata.schema)
+        self._promises = Promises(operator, lambda: metadata.schema)
+        self._query = query_route(sql)
         self._clock = clock
+        self._deployment_changes = DeploymentChanges(metadata, self._ask, queries, clock)
         self._about = {
             "version": version,
             "min_admin_api_version": API_VERSION_MIN,
@@ -100,8 +108,10 @@ class AdminServer:
             "ingress_endpoint": ingress_endpoint,
             "features": dict(features),
         }
+        self._descriptions = Descriptions(metadata, version, ingress_endpoint)
         self._discovering = 0
-        self._listener = WebListener(self._application(), ADMIN_STOP_GRACE_S)
+        self._served = self._application()
+        self._listener = WebListener(self._served, ADMIN_STOP_GRACE_S)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the answer is the port that was bound (for port 0, one that was free)."""
@@ -110,6 +120,14 @@ class AdminServer:
     async def stop(self) -> None:
         """Finish what is under way, for a moment, and close."""
         await self._listener.stop()
+
+    def routes(self) -> set[tuple[str, str]]:
+        """(method, path) of every route of the newest version."""
+        return {
+            (route.method, route.resource.canonical)
+            for route in self._served.router.routes()
+            if route.resource is not None and route.method != "HEAD"
+        }
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=ADMIN_BODY_BYTES_MAX, middlewares=[_answer_refusals])
@@ -129,11 +147,24 @@ class AdminServer:
             route.add_patch(f"{prefix}/services/{{service}}", self._patch_service)
             route.add_get(f"{prefix}/services/{{service}}/handlers", self._list_handlers)
             route.add_get(f"{prefix}/services/{{service}}/handlers/{{handler}}", self._get_handler)
+            for method, path, handler in (
+                *self._verbs.routes(),
+                *self._state_patches.routes(),
+                *self._promises.routes(),
+                *self._deployment_changes.routes(),
+                *self._descriptions.routes(),
+            ):
+                route.add_route(method, prefix + path, handler)
+            route.add_post(f"{prefix}/query", self._query)
+            route.add_get(f"{prefix}/subscriptions", self._no_subscriptions)
+            route.add_get(f"{prefix}/kafka-clusters", self._no_clusters)
             # Ours; the original answers these questions by SQL.
             route.add_get(f"{prefix}/invocations", self._list_invocations)
             route.add_get(f"{prefix}/invocations/{{invocation}}", self._get_invocation)
             route.add_get(f"{prefix}/partitions", self._list_partitions)
             route.add_post(f"{prefix}/partitions/{{partition}}/skip", self._skip_record)
+        for method, path, handler in self._descriptions.pages():
+            route.add_route(method, path, handler)
         route.add_route("*", "/v1{rest:(/.*)?}", self._withdrawn)
         return application
 
@@ -143,7 +174,7 @@ class AdminServer:
         return web.Response()
 
     async def _version(self, request: web.Request) -> web.Response:
-        return _json(request, self._about)
+        return json_answer(request, self._about)
 
     async def _withdrawn(self, request: web.Request) -> web.Response:
         raise ExtractorError(
@@ -155,14 +186,14 @@ class AdminServer:
     # -- deployments ----------------------------------------------------------------------------------------
 
     async def _list_deployments(self, request: web.Request) -> web.Response:
-        return _json(request, deployments_json(self._metadata.schema))
+        return json_answer(request, deployments_json(self._metadata.schema))
 
     async def _get_deployment(self, request: web.Request) -> web.Response:
-        deployment_id = _deployment_id(request)
+        deployment_id = deployment_id_of(request)
         deployment = self._metadata.schema.deployments.get(deployment_id)
         if deployment is None:
             raise AdminError(404, None, f"The requested deployment '{deployment_id}' does not exist")
-        return _json(request, deployment_json(deployment))
+        return json_answer(request, deployment_json(deployment))
 
     async def _register(self, as_version_2: bool, request: web.Request) -> web.Response:
         document = parse_json(request.headers.get("content-type"), await request.read())
@@ -172,7 +203,7 @@ class AdminServer:
             if as_version_2:
                 raise AdminError(409, None, f"Conflict: deployment {known.id} already exists")
             return _registered(request, 200, known)  # whatever the endpoint says today: force asks it again
-        manifest, sdk_version = await self._ask(body)
+        manifest, sdk_version = await self._ask(Address(body.uri, body.use_http_11), body.additional_headers)
         services = registered_services(manifest)
         random_bits = secrets.randbits(80)
         new_id = DeploymentId(new_resource_id("dp", self._clock.now_ms(), random_bits))
@@ -186,15 +217,15 @@ class AdminServer:
         else:
             outcome = await self._metadata.change(command)
             schema = self._metadata.schema
-        applied = _applied(outcome)
-        assert applied.deployment_id is not None
-        deployment = schema.deployments.get(applied.deployment_id)
+        done = applied(outcome)
+        assert done.deployment_id is not None
+        deployment = schema.deployments.get(done.deployment_id)
         if deployment is None:  # registered, and removed by somebody else before this line
-            raise AdminError(409, None, f"deployment {applied.deployment_id} was removed while it was registered")
-        return _registered(request, 201 if applied.created or as_version_2 else 200, deployment)
+            raise AdminError(409, None, f"deployment {done.deployment_id} was removed while it was registered")
+        return _registered(request, 201 if done.created or as_version_2 else 200, deployment)
 
     async def _remove_deployment(self, request: web.Request) -> web.Response:
-        deployment_id = _deployment_id(request)
+        deployment_id = deployment_id_of(request)
         force = request.query.get("force", "false")
         if force not in ("true", "false"):
             raise ExtractorError(
@@ -202,20 +233,22 @@ class AdminServer:
             )
         if force == "false":
             return web.Response(status=501)  # only running work could make it safe, and nobody looks for that
-        _applied(
+        applied(
             await self._metadata.change(
                 lambda state, request_id: RemoveDeployment(request_id, state.version, deployment_id)
             )
         )
         return web.Response(status=202)
 
-    async def _ask(self, body: RegisterBody) -> tuple[EndpointManifest, str | None]:
+    async def _ask(
+        self, address: Address, additional_headers: Mapping[str, str]
+    ) -> tuple[EndpointManifest, str | None]:
         """What the endpoint says about itself. Nothing is kept yet, so giving up leaves nothing behind."""
         if self._discovering >= DISCOVERIES_MAX:
             raise AdminError(429, None, f"{DISCOVERIES_MAX} endpoints are being asked already, try again later")
         self._discovering += 1
         try:
-            found = await self._discover(Address(body.uri, body.use_http_11), body.additional_headers)
+            found = await self._discover(address, additional_headers)
         finally:
             self._discovering -= 1
         try:
@@ -226,23 +259,23 @@ class AdminServer:
     # -- services -------------------------------------------------------------------------------------------
 
     async def _list_services(self, request: web.Request) -> web.Response:
-        return _json(request, services_json(self._metadata.schema))
+        return json_answer(request, services_json(self._metadata.schema))
 
     async def _get_service(self, request: web.Request) -> web.Response:
-        return _json(request, service_json(self._service(request)))
+        return json_answer(request, service_json(self._service(request)))
 
     async def _patch_service(self, request: web.Request) -> web.Response:
         name = request.match_info["service"]
         settings = parse_patch_body(parse_json(request.headers.get("content-type"), await request.read()))
-        _applied(
+        applied(
             await self._metadata.change(
                 lambda state, request_id: PatchService(request_id, state.version, name, settings)
             )
         )
-        return _json(request, service_json(self._service(request)))
+        return json_answer(request, service_json(self._service(request)))
 
     async def _list_handlers(self, request: web.Request) -> web.Response:
-        return _json(request, handlers_json(self._service(request)))
+        return json_answer(request, handlers_json(self._service(request)))
 
     async def _get_handler(self, request: web.Request) -> web.Response:
         name, handler_name = request.match_info["service"], request.match_info["handler"]
@@ -250,19 +283,28 @@ class AdminServer:
         handler = None if service is None else service.handlers.get(handler_name)
         if handler is None:
             raise AdminError(404, None, f"The requested handler '{handler_name}' on service '{name}' does not exist")
-        return _json(request, handler_json(handler))
+        return json_answer(request, handler_json(handler))
+
+    # -- Kafka ----------------------------------------------------------------------------------------------
+    # Nothing can be subscribed to on the embedded log; the original's command line asks, and is told so.
+
+    async def _no_subscriptions(self, request: web.Request) -> web.Response:
+        return json_answer(request, {"subscriptions": []})
+
+    async def _no_clusters(self, request: web.Request) -> web.Response:
+        return json_answer(request, {"clusters": []})
 
     # -- partitions -----------------------------------------------------------------------------------------
 
     async def _list_partitions(self, request: web.Request) -> web.Response:
-        return _json(request, {"partitions": self._partitions.list_partitions()})
+        return json_answer(request, {"partitions": self._partitions.list_partitions()})
 
     async def _skip_record(self, request: web.Request) -> web.Response:
         offset = parse_skip_body(parse_json(request.headers.get("content-type"), await request.read()))
         named = request.match_info["partition"]
         try:
             partition = int(named) if named.isascii() and named.isdecimal() else -1
-            return _json(request, await self._partitions.skip_record(partition, offset))
+            return json_answer(request, await self._partitions.skip_record(partition, offset))
         except KeyError as error:
             raise AdminError(404, None, f"The requested partition '{named}' does not exist") from error
         except SkipRefused as error:
@@ -287,14 +329,14 @@ class AdminServer:
         if found is None:
             raise AdminError(404, None, f"The requested invocation '{text}' does not exist")
         invocation, journal = found
-        return _json(request, {"invocation": invocation, "journal": journal})
+        return json_answer(request, {"invocation": invocation, "journal": journal})
 
     async def _list_invocations(self, request: web.Request) -> web.Response:
         wanted = parse_invocation_filter(request.query)
         rows = await self._queries.list_invocations(
             wanted.service, wanted.handler, wanted.key, wanted.status, wanted.limit
         )
-        return _json(request, {"invocations": rows})
+        return json_answer(request, {"invocations": rows})
 
 
 @web.middleware
@@ -304,7 +346,7 @@ async def _answer_refusals(request: web.Request, handler: Handler) -> web.Stream
     except AdminError as error:
         return _refusal(request, error.status, error.code, error.message)
     except ExtractorError as error:
-        return _finished(request, web.Response(status=error.status, text=error.text))
+        return finished(request, web.Response(status=error.status, text=error.text))
     except MetadataUnavailable as error:
         hint = "; the change may still come to hold, look before asking again" if error.may_have_applied else ""
         return _refusal(request, 503, None, f"{error}{hint}")
@@ -312,7 +354,7 @@ async def _answer_refusals(request: web.Request, handler: Handler) -> web.Stream
         return _refusal(request, 503, None, str(error))
     except web.HTTPRequestEntityTooLarge:
         text = "Failed to buffer the request body: length limit exceeded"
-        return _finished(request, web.Response(status=413, text=text))
+        return finished(request, web.Response(status=413, text=text))
     except web.HTTPMethodNotAllowed as error:
         return web.Response(status=405, headers={"allow": ",".join(sorted(error.allowed_methods))})
     except web.HTTPNotFound:
@@ -323,53 +365,19 @@ async def _answer_refusals(request: web.Request, handler: Handler) -> web.Stream
         return _refusal(request, 500, None, "internal error, see the server's log")
 
 
-def _applied(outcome: MetadataOutcome) -> Applied:
-    match outcome:
-        case Applied():
-            return outcome
-        case Rejected(status, code, message):
-            raise AdminError(status, code, message)
-        case VersionConflict():
-            raise AssertionError("change() and preview() are asked at the current version")
-        case _:
-            assert_never(outcome)
-
-
-def _deployment_id(request: web.Request) -> DeploymentId:
-    text = request.match_info["deployment"]
-    try:
-        decode_resource_id("dp", text)
-    except IdError as error:
-        raise ExtractorError(400, f"Invalid URL: Cannot parse `deployment` with value `{text}`: {error}") from error
-    return DeploymentId(text)
-
-
 def _deployment_at(schema: Schema, uri: str) -> DeploymentSchema | None:
     return next((known for known in schema.deployments.values() if known.uri == uri), None)
 
 
 def _registered(request: web.Request, status: int, deployment: DeploymentSchema) -> web.Response:
-    answer = _json(request, registration_json(deployment), status)
+    answer = json_answer(request, registration_json(deployment), status)
     answer.headers["location"] = f"deployments/{deployment.id}"
     return answer
 
 
 def _refusal(request: web.Request, status: int, code: str | None, message: str) -> web.Response:
-    return _json(request, {"message": message, "restate_code": code}, status)
+    return json_answer(request, {"message": message, "restate_code": code}, status)
 
 
 def _with_code(code: str | None, message: str) -> str:
     return message if code is None or message.startswith(f"[{code}]") else f"[{code}] {message}"
-
-
-def _json(request: web.Request, document: Any, status: int = 200) -> web.Response:
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return _finished(request, web.Response(status=status, body=body, content_type="application/json"))
-
-
-def _finished(request: web.Request, answer: web.Response) -> web.Response:
-    answer.headers["vary"] = "accept-encoding"
-    size = len(answer.body) if isinstance(answer.body, bytes) else 0
-    if size >= ADMIN_COMPRESS_BYTES_MIN and "gzip" in request.headers.get("accept-encoding", "").lower():
-        answer.enable_compression(web.ContentCoding.gzip)
-    return answer

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from perdure_processor.model.limits import STATE_PATCH_NAMES_MAX
 from perdure_processor.model.registration import ServicePatch
 from perdure_processor.model.value import value
-from perdure_server.admin.errors import ExtractorError, invalid_field
+from perdure_server.admin.errors import AdminError, ExtractorError, invalid_field
 from perdure_server.durations import DurationError, parse_duration_ms
 from perdure_server.limits import DEPLOYMENT_PAIRS_MAX, DEPLOYMENT_URI_LENGTH_MAX
 
@@ -51,6 +52,26 @@ class RegisterBody:
     dry_run: bool
 
 
+@value
+class UpdateBody:
+    """What PATCH /deployments/{id} asks for; None leaves a thing as it is."""
+
+    uri: str | None
+    use_http_11: bool | None
+    additional_headers: dict[str, str] | None
+    overwrite: bool
+    dry_run: bool
+
+
+@value
+class StateBody:
+    """What POST /services/{s}/state asks for: names and values in the order of the names."""
+
+    object_key: str
+    version: str | None
+    state: list[tuple[bytes, bytes]]
+
+
 def parse_json(content_type: str | None, body: bytes) -> Any:
     """The document of a JSON body."""
     media_type = (content_type or "").partition(";")[0].strip().lower()
@@ -85,6 +106,22 @@ def parse_register_body(document: Any, force_default: bool) -> RegisterBody:
     )
 
 
+def parse_update_body(document: Any) -> UpdateBody:
+    """The update that a document asks for; raises ExtractorError (its shape) or AdminError (its values)."""
+    fields = _Fields(document)
+    if "uri" not in fields and "arn" in fields:
+        raise invalid_field("arn", "Lambda functions cannot be registered here, only http and https addresses")
+    uri = fields.optional("uri", _nullable(_text), None)
+    headers = fields.optional("additional_headers", _nullable(_nullable_pairs), None)
+    return UpdateBody(
+        uri=None if uri is None else normalised_uri(uri),
+        use_http_11=fields.optional("use_http_11", _nullable(_boolean), None),
+        additional_headers=None if headers is None else _headers(headers),
+        overwrite=fields.optional("overwrite", _boolean, False),
+        dry_run=fields.optional("dry_run", _boolean, False),
+    )
+
+
 def parse_patch_body(document: Any) -> ServicePatch:
     """The settings that PATCH /services/{s} names; null is as good as absent."""
     fields = _Fields(document)
@@ -96,6 +133,19 @@ def parse_patch_body(document: Any) -> ServicePatch:
         inactivity_timeout_ms=fields.optional("inactivity_timeout", _nullable(_duration_ms), None),
         abort_timeout_ms=fields.optional("abort_timeout", _nullable(_duration_ms), None),
     )
+
+
+def parse_state_body(document: Any) -> StateBody:
+    """The state that a document gives to a key; raises ExtractorError (its shape) or AdminError (its values)."""
+    fields = _Fields(document)
+    version = fields.optional("version", _nullable(_text), None)
+    object_key = fields.required("object_key", _text)
+    state = fields.required("new_state", _state)
+    if fields.optional("scope", _nullable(_text), None) is not None:
+        raise invalid_field("scope", "scopes are not supported without flow control")
+    if len(state) > STATE_PATCH_NAMES_MAX:
+        raise AdminError(413, None, f"new_state has {len(state)} names, at most {STATE_PATCH_NAMES_MAX} are taken")
+    return StateBody(object_key, version, sorted(state))
 
 
 def parse_skip_body(document: Any) -> int:
@@ -188,6 +238,20 @@ def _natural(name: str, given: Any) -> int:
     if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < 1 << 63:
         raise _wrong_shape(f"{name}: invalid type: {_kind(given)}, expected a whole number from 0")
     return given
+
+
+def _state(name: str, given: Any) -> list[tuple[bytes, bytes]]:
+    if not isinstance(given, dict):
+        raise _wrong_shape(f"{name}: invalid type: {_kind(given)}, expected an object of lists of bytes")
+    return [(_text(name, key).encode(), _bytes(f"{name}.{key}", member)) for key, member in given.items()]
+
+
+def _bytes(name: str, given: Any) -> bytes:
+    if not isinstance(given, list):
+        raise _wrong_shape(f"{name}: invalid type: {_kind(given)}, expected a list of bytes")
+    if not set(map(type, given)) <= {int} or (given and not (min(given) >= 0 and max(given) <= 255)):
+        raise _wrong_shape(f"{name}: invalid value, expected a list of whole numbers from 0 to 255")
+    return bytes(given)
 
 
 def _duration_ms(name: str, given: Any) -> int:

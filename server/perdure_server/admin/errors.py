@@ -22,6 +22,10 @@ class ExtractorError(Exception):
         self.text = text
 
 
+class QueryError(Exception):
+    """A query that cannot be planned or run: for the one who wrote it, in DataFusion's words."""
+
+
 def invalid_field(name: str, reason: str) -> AdminError:
     """A field or parameter whose type is right and whose value is not."""
     return AdminError(400, None, f"The request field '{name}' is invalid. Reason: {reason}")

@@ -17,11 +17,18 @@ from perdure_server.durations import format_iso_duration_ms, format_time_ms
 
 Row = dict[str, Any]
 
-_KINDS = {
+KINDS: dict[int, str] = {
     ServiceKind.SERVICE: "service",
     ServiceKind.VIRTUAL_OBJECT: "virtual_object",
     ServiceKind.WORKFLOW: "workflow",
 }
+
+
+def invoked_by(row: Live | Completed) -> str:
+    """Who made it: an ingress, a handler (service), or an operator who restarted another one."""
+    if row.restarted_from is not None:
+        return "restart_as_new"
+    return "service" if row.parent is not None else "ingress"
 
 
 def status_of(row: Live | Completed, running: bool) -> str:
@@ -54,9 +61,9 @@ def invocation_row(invocation_id: InvocationId, row: Live | Completed, running: 
         "target_service_name": target.service,
         "target_service_key": target.key,
         "target_handler_name": target.handler,
-        "target_service_ty": _KINDS[ServiceKind(row.service_kind)],
+        "target_service_ty": KINDS[ServiceKind(row.service_kind)],
         "idempotency_key": row.idempotency_key,
-        "invoked_by": "service" if row.parent is not None else "ingress",
+        "invoked_by": invoked_by(row),
         "invoked_by_id": None if row.parent is None else ids.encode_invocation_id(row.parent.id),
         "invoked_by_service_name": None if row.parent is None else row.parent.service,
         "invoked_by_target": None if row.parent is None else row.parent.target,
@@ -89,16 +96,47 @@ def invocation_row(invocation_id: InvocationId, row: Live | Completed, running: 
 
 
 def _failure_columns(failure: FailureInfo) -> dict[str, Any]:
-    text = f"[{failure.code}] {failure.message}"
     return {
-        "last_failure": f"{text}\n{failure.stacktrace}" if failure.stacktrace else text,
+        "last_failure": failure_text(failure),
         "last_failure_error_code": failure.doc_code,
         "last_failure_related_command_index": failure.command_index,
         "last_failure_related_command_name": failure.command_name,
         "last_failure_related_command_type": (
-            None if failure.command_type is None else _short_name(failure.command_type)
+            None if failure.command_type is None else short_name(failure.command_type)
+        ),
+        # Ours: of a journal mismatch, what was recorded at that index.
+        "last_failure_recorded_command_name": failure.recorded_name,
+        "last_failure_recorded_command_type": (
+            None if failure.recorded_type is None else short_name(failure.recorded_type)
         ),
     }
+
+
+def failure_text(failure: FailureInfo) -> str:
+    """A failure in one text, with the stack trace where there is one."""
+    # The original names the one code that says nothing by itself.
+    text = f"[{failure.code}{' Internal' if failure.code == 500 else ''}] {failure.message}"
+    if failure.doc_code == "RT0016":
+        text += "\n" + "\n".join(_mismatch_lines(failure))
+    return f"{text}\n{failure.stacktrace}" if failure.stacktrace else text
+
+
+def _mismatch_lines(failure: FailureInfo) -> Iterator[str]:
+    """The two sides of a journal mismatch, as far as they are known, and what an operator can do."""
+    if failure.recorded_type is not None:
+        recorded = _command_text(failure.recorded_type, failure.recorded_name)
+        now = "another one"
+        if failure.command_type is not None:
+            now = _command_text(failure.command_type, failure.command_name)
+        yield f"Command {failure.command_index} in the journal is {recorded}, the code now asks for {now}."
+    yield (
+        "What helps: put the code back, resume the invocation on a deployment whose code fits (resume?deployment=ID), "
+        "or restart it as new."
+    )
+
+
+def _command_text(code: int, name: str | None) -> str:
+    return f"{short_name(code)} '{name}'" if name else short_name(code)
 
 
 def future_json(future: Future) -> Row:
@@ -127,7 +165,7 @@ def journal_rows(segments: Iterator[tuple[int, Millis, bytes]]) -> list[Row]:
                 "appended_at": format_time_ms(appended_ms),
                 "raw_length": len(payload),
             }
-            name = _entry_name(code, payload)
+            name = entry_name(code, payload)
             if name:
                 row["name"] = name
             rows.append(row)
@@ -137,10 +175,11 @@ def journal_rows(segments: Iterator[tuple[int, Millis, bytes]]) -> list[Row]:
 def entry_type(code: int) -> str:
     """`Command: Run`, `Notification: Call`, …"""
     kind = "Notification" if framing.is_notification(code) else "Command"
-    return f"{kind}: {_short_name(code)}"
+    return f"{kind}: {short_name(code)}"
 
 
-def _short_name(code: int) -> str:
+def short_name(code: int) -> str:
+    """`Run`, `CallInvocationId`, …: a message's name without what its kind adds to it."""
     name = framing.message_name(code)
     for ending in ("CompletionNotificationMessage", "NotificationMessage", "CommandMessage", "Message"):
         if name.endswith(ending):
@@ -148,7 +187,8 @@ def _short_name(code: int) -> str:
     return name
 
 
-def _entry_name(code: int, payload: bytes) -> str:
+def entry_name(code: int, payload: bytes) -> str:
+    """The label that the user gave a command."""
     if framing.is_notification(code):
         return ""
     message = messages.decode_message(code, payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
+from perdure_processor.model.ids import Millis
 from perdure_processor.model.value import value
 from perdure_server.admin.errors import invalid_field
 from perdure_server.limits import INVOCATIONS_LISTED_DEFAULT, INVOCATIONS_LISTED_MAX
@@ -22,11 +23,25 @@ class QueryUnavailable(Exception):
     """A partition that has to be asked cannot answer now; the message says which and why."""
 
 
+@value
+class InFlight:
+    """The invocations that began at a deployment and have not ended."""
+
+    by_service: dict[str, int]
+    oldest_created_ms: Millis | None
+
+
 class Queries(Protocol):
-    """Reads over all partitions of the node; both raise QueryUnavailable."""
+    """Reads over all partitions of the node; all raise QueryUnavailable."""
 
     async def get_invocation(self, invocation_id: bytes) -> tuple[Row, list[Row]] | None:
         """One invocation and its journal in order; None if there is no such invocation."""
+
+    async def service_of(self, invocation_id: bytes) -> str | None:
+        """The service that an invocation runs; None if there is no such invocation."""
+
+    async def in_flight(self, deployment_id: str) -> InFlight:
+        """What is pinned to a deployment and has not ended, of all partitions."""
 
     async def list_invocations(
         self, service: str | None, handler: str | None, key: str | None, status: str | None, limit: int

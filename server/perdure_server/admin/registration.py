@@ -15,7 +15,7 @@ from perdure.protocol.manifest import (
     ServiceType,
 )
 from perdure.protocol.manifest import Options as ManifestOptions
-from perdure_processor.cluster.metadata_machine import RegisterDeployment
+from perdure_processor.cluster.metadata_machine import Found, RegisterDeployment, UpdateDeployment
 from perdure_processor.model.ids import DeploymentId
 from perdure_processor.model.registration import (
     HandlerKind,
@@ -27,7 +27,7 @@ from perdure_processor.model.registration import (
     ServiceKind,
 )
 from perdure_processor.model.results import RequestId
-from perdure_server.admin.bodies import RegisterBody
+from perdure_server.admin.bodies import RegisterBody, UpdateBody
 from perdure_server.admin.errors import AdminError
 from perdure_server.limits import SCHEMA_BYTES_MAX
 
@@ -75,6 +75,29 @@ def register_command(
         force=body.force,
         # As the original: who forces accepts a change of type, at a new address too.
         permit_type_change=body.breaking or body.force,
+    )
+
+
+def update_command(
+    request: RequestId,
+    expected_version: int,
+    deployment_id: DeploymentId,
+    body: UpdateBody,
+    asked: tuple[EndpointManifest, str | None] | None,
+) -> UpdateDeployment:
+    """The command of one update; `asked` is what the address said, if it was asked."""
+    found = None
+    if asked is not None:
+        manifest, sdk_version = asked
+        found = Found(
+            bidirectional=manifest.protocol_mode is ProtocolMode.BIDI_STREAM,
+            min_protocol_version=manifest.min_protocol_version,
+            max_protocol_version=manifest.max_protocol_version,
+            sdk_version=sdk_version,
+            services=registered_services(manifest) if body.overwrite else None,
+        )
+    return UpdateDeployment(
+        request, expected_version, deployment_id, body.uri, body.use_http_11, body.additional_headers, found
     )
 
 

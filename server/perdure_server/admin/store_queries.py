@@ -11,13 +11,13 @@ from perdure_processor.cluster.metadata_machine import Rejected, SkipRecord
 from perdure_processor.host import Host
 from perdure_processor.invoker.invoker import Invoker
 from perdure_processor.model import codec
-from perdure_processor.model.ids import InvocationId, Offset, PartitionId
+from perdure_processor.model.ids import InvocationId, Millis, Offset, PartitionId
 from perdure_processor.processor import Processor
 from perdure_processor.storage import keys
 from perdure_processor.storage.records import Completed, InvocationRow, Live, Proof
 from perdure_processor.storage.tables import read_invocation, read_segments
 from perdure_server.admin.invocation_rows import invocation_row, journal_rows, status_of
-from perdure_server.admin.queries import QueryUnavailable, SkipRefused
+from perdure_server.admin.queries import InFlight, QueryUnavailable, SkipRefused
 from perdure_server.limits import QUERY_ROWS_PER_TURN
 
 
@@ -37,6 +37,29 @@ class StoreQueries:
             return None
         segments = read_segments(processor.store, found, row.segments)
         return invocation_row(found, row, self._invoker.has(found)), journal_rows(segments)
+
+    async def service_of(self, invocation_id: bytes) -> str | None:
+        found = InvocationId(invocation_id)
+        processor = self._serving(self._host.processors[self._host.partition_of(found)])
+        row = read_invocation(processor.store, found)
+        return row.target.service if isinstance(row, Live | Completed) else None
+
+    async def in_flight(self, deployment_id: str) -> InFlight:
+        by_service: dict[str, int] = {}
+        oldest_ms: Millis | None = None
+        seen = 0
+        for processor in list(self._host.processors.values()):
+            for _, data in self._serving(processor).store.scan(keys.INVOCATION, keys.end_of(keys.INVOCATION)):
+                seen += 1
+                if seen % QUERY_ROWS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+                row = cast(InvocationRow, codec.decode(data))
+                if type(row) is Live and row.deployment_id == deployment_id:
+                    service = row.target.service
+                    by_service[service] = by_service.get(service, 0) + 1
+                    if oldest_ms is None or row.created_ms < oldest_ms:
+                        oldest_ms = row.created_ms
+        return InFlight(by_service, oldest_ms)
 
     async def list_invocations(
         self, service: str | None, handler: str | None, key: str | None, status: str | None, limit: int

@@ -89,6 +89,19 @@ class AdminClient:
         status, received = self._request("POST", path, None, body)
         return status, self._decoded(received, field)
 
+    def patch(self, *path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """Do something to what is at a path; the JSON object that is answered, if there is one."""
+        received = self._request("PATCH", path, query, None)[1]
+        return self._decoded(received, "new_invocation_id") if received else None
+
+    def change(self, method: str, *path: str, field: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Change what is at a path; the JSON object that shows it afterwards. It has at least this field."""
+        return self._decoded(self._request(method, path, None, body)[1], field)
+
+    def send(self, method: str, *path: str, body: Mapping[str, Any]) -> None:
+        """Send a JSON body where the answer has nothing to say."""
+        self._request(method, path, None, body)
+
     def delete(self, *path: str, query: Mapping[str, str] | None = None) -> None:
         """Delete what is at a path."""
         self._request("DELETE", path, query, None)

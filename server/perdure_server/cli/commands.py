@@ -7,8 +7,11 @@ import click
 from perdure_server.cli.deployments import deployments
 from perdure_server.cli.invocations import invocations
 from perdure_server.cli.partitions import partitions
+from perdure_server.cli.promises import promises
 from perdure_server.cli.server import server
 from perdure_server.cli.services import services
+from perdure_server.cli.sql import sql
+from perdure_server.cli.state import state
 
 
 @click.group(
@@ -34,3 +37,6 @@ perdure.add_command(deployments)
 perdure.add_command(partitions)
 perdure.add_command(services)
 perdure.add_command(invocations)
+perdure.add_command(state)
+perdure.add_command(promises)
+perdure.add_command(sql)

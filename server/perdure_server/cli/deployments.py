@@ -159,13 +159,108 @@ def describe(deployment_id: str, admin: AdminClient, wants_json: bool) -> None:
 
 @deployments.command()
 @click.argument("deployment_id", metavar="ID")
+@admin_option
+@json_option
+def activate(deployment_id: str, admin: AdminClient, wants_json: bool) -> None:
+    """Make a deployment the latest of its services again: new calls go there from now on.
+
+    The way back from a bad release. The deployment is not asked anything, it serves what it was registered with.
+    Invocations that have begun elsewhere go on there.
+
+    \b
+    Example:
+      perdure deployments activate dp_14wkrT95ZN2gf4yXNYMUPUA
+    """
+    answer = admin.change("POST", "deployments", deployment_id, "activate", field="services")
+    if wants_json:
+        click.echo(tables.as_json(answer))
+        return
+    click.echo(f"New calls go to {answer['id']}:\n\n{_services_table(answer['services'])}")
+
+
+@deployments.command()
+@click.argument("deployment_id", metavar="ID")
+@admin_option
+@json_option
+def drain(deployment_id: str, admin: AdminClient, wants_json: bool) -> None:
+    """Show how many invocations began at a deployment and have not ended. At 0 it can be removed.
+
+    \b
+    Example:
+      perdure deployments drain dp_14wkrT95ZN2gf4yXNYMUPUA
+    """
+    answer = admin.get("deployments", deployment_id, "drain", field="in_flight")
+    if wants_json:
+        click.echo(tables.as_json(answer))
+        return
+    if not answer["in_flight"]:
+        click.echo(f"Nothing that began at {deployment_id} still runs: it can be removed.")
+        return
+    rows = [(name, count) for name, count in sorted(answer["by_service"].items())]
+    click.echo(
+        f"{answer['in_flight']} invocations began at {deployment_id} and have not ended, the oldest was created at "
+        f"{answer['oldest_created_at']}:\n\n{tables.table(('SERVICE', 'IN FLIGHT'), rows)}"
+    )
+
+
+@deployments.command()
+@click.argument("deployment_id", metavar="ID")
+@click.option("--url", help="Reach it there from now on. The new address must answer.")
+@click.option("--use-http1.1/--use-http2", "use_http_11", default=None, help="Speak this version of HTTP to it.")
+@click.option(
+    "--extra-header",
+    "extra_headers",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Header for every request to the deployment, instead of those it has; may be repeated.",
+)
+@click.option("--overwrite", is_flag=True, help="Ask it which services it has now, and replace what it said.")
+@click.option("--dry-run", is_flag=True, help="Show what it would be, and change nothing.")
+@admin_option
+@json_option
+def update(
+    deployment_id: str,
+    url: str | None,
+    use_http_11: bool | None,
+    extra_headers: tuple[str, ...],
+    overwrite: bool,
+    dry_run: bool,
+    admin: AdminClient,
+    wants_json: bool,
+) -> None:
+    """Change how a deployment is reached, for the invocations that run there too.
+
+    \b
+    Examples:
+      perdure deployments update dp_14wkrT95ZN2gf4yXNYMUPUA --url http://greeter:9080
+      perdure deployments update dp_14wkrT95ZN2gf4yXNYMUPUA --extra-header authorization='Bearer …'
+    """
+    body: dict[str, Any] = {"overwrite": overwrite, "dry_run": dry_run}
+    if url is not None:
+        body["uri"] = url if "://" in url else f"http://{url}"
+    if use_http_11 is not None:
+        body["use_http_11"] = use_http_11
+    if extra_headers:
+        body["additional_headers"] = _pairs(extra_headers, "--extra-header")
+    if len(body) == 2 and not overwrite:
+        raise click.UsageError("Nothing to update: give --url, --extra-header, --use-http1.1 or --overwrite.")
+    answer = admin.change("PATCH", "deployments", deployment_id, field="services", body=body)
+    if wants_json:
+        click.echo(tables.as_json(answer))
+        return
+    done = "Nothing was changed. This would be:" if dry_run else f"{answer['id']} is now at {answer.get('uri')}:"
+    click.echo(f"{done}\n\n{_services_table(answer['services'])}")
+
+
+@deployments.command()
+@click.argument("deployment_id", metavar="ID")
 @click.option("--force", is_flag=True, help="Remove it now, even if invocations that began there still run.")
 @admin_option
 def remove(deployment_id: str, force: bool, admin: AdminClient) -> None:
     """Forget a deployment. Its services are called at the deployment before it, or no more.
 
     Invocations that began at the deployment and have not ended cannot go on without it. See
-    `perdure invocations list` for what is running.
+    `perdure deployments drain` for how many there are.
 
     \b
     Example:
@@ -178,7 +273,7 @@ def remove(deployment_id: str, force: bool, admin: AdminClient) -> None:
             raise
         raise click.ClickException(
             "the server does not check whether invocations still run there, so it removes a deployment only"
-            " with --force.\nSee `perdure invocations list` first."
+            " with --force.\nSee `perdure deployments drain` first."
         ) from error
     click.echo(f"Removed {deployment_id}.")
 

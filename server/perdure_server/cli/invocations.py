@@ -10,6 +10,7 @@ import click
 from perdure_server.admin.queries import STATUSES
 from perdure_server.cli import tables
 from perdure_server.cli.client import AdminClient, admin_option, json_option
+from perdure_server.cli.invocation_verbs import add_verbs
 from perdure_server.limits import INVOCATIONS_LISTED_DEFAULT, INVOCATIONS_LISTED_MAX
 
 # Told first, in this order; whatever else the server says about an invocation follows by name.
@@ -18,7 +19,7 @@ _FIRST = ("id", "target", "status", "completion_result", "completion_failure", "
 
 @click.group()
 def invocations() -> None:
-    """Look at invocations: calls of handlers that run, wait or have ended.
+    """Look at invocations, calls of handlers that run, wait or have ended, and act on them.
 
     \b
     Example:
@@ -108,6 +109,9 @@ def describe(invocation_id: str, admin: AdminClient, wants_json: bool) -> None:
         for entry in journal
     ]
     click.echo("\n" + tables.table(("INDEX", "ENTRY", "NAME", "APPENDED", "BYTES"), rows))
+
+
+add_verbs(invocations)
 
 
 def _remark(invocation: dict[str, Any]) -> str | None:

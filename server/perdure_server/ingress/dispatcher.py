@@ -18,7 +18,15 @@ from perdure_processor.log import Appended, Outcome, Refused
 from perdure_processor.log.tail import TooLarge
 from perdure_processor.metrics import Metrics
 from perdure_processor.model import actions
-from perdure_processor.model.commands import Attach, Command, Envelope, GetOutput, Invoke, Signal
+from perdure_processor.model.commands import (
+    Attach,
+    Command,
+    Envelope,
+    GetOutput,
+    Invoke,
+    OperatorCommand,
+    Signal,
+)
 from perdure_processor.model.derived_ids import idempotent_id, workflow_id
 from perdure_processor.model.ids import InvocationId, Millis, NodeId, slot_of
 from perdure_processor.model.limits import (
@@ -143,6 +151,15 @@ class LogDispatcher:
                 # An awakeable is completed once: asking again is safe.
                 return _unavailable(other, write=False)
 
+    async def operate(
+        self, make: Callable[[RequestId, Millis], OperatorCommand]
+    ) -> actions.Answer | requests.Unavailable | requests.Overloaded:
+        """Do what an operator asks for, once; `make` is given the number and the time of the request."""
+        answer = await self._ask(make(self._next_request(), self._clock.now_ms()))
+        if isinstance(answer, actions.Acted | actions.Missing):
+            return answer
+        return _unavailable(answer, write=True)
+
     # -- commands ----------------------------------------------------------------
     def _next_request(self) -> RequestId:
         self._number += 1
@@ -183,7 +200,7 @@ class LogDispatcher:
         )
 
     async def _ask(
-        self, command: Invoke | Attach | GetOutput | Signal
+        self, command: Invoke | Attach | GetOutput | Signal | OperatorCommand
     ) -> actions.Answer | Outcome | requests.Overloaded:
         if len(self._waiters) >= self._waiting_max or self._bytes_in_flight >= INGRESS_BYTES_IN_FLIGHT_MAX:
             return requests.Overloaded()

@@ -35,6 +35,13 @@ _HEADER_MEANING = {
     "x-restate-id": _DROPPED,
     "x-restate-server": _DROPPED,
     "x-restate-error-source": _DROPPED,
+    # What it says to a deployment about one attempt, and how a deployment knows that it is the server who speaks.
+    "x-restate-invocation-id": _DROPPED,
+    "x-restate-service-key": _DROPPED,
+    "x-restate-cluster-name": _DROPPED,
+    "x-restate-signature-scheme": _DROPPED,
+    "x-restate-jwt-v1": _DROPPED,
+    "x-perdure-attempt": _DROPPED,
 }
 
 

@@ -293,8 +293,10 @@ def _invocation(schema: Schema, method: str, segments: list[str]) -> Request:
 
 
 def _workflow(schema: Schema, method: str, segments: list[str]) -> Request:
-    if len(segments) != 3 or segments[2] not in ("attach", "output"):
+    if len(segments) != 3:
         raise errors.wrong_shape(errors.EXPECTED_WORKFLOW_PATH)
+    if segments[2] not in ("attach", "output"):
+        raise errors.not_found()
     service = _find_service(schema, segments[0])
     if service.kind is not ServiceKind.WORKFLOW:
         raise errors.wrong_shape(errors.EXPECTED_WORKFLOW_PATH)
