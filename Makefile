@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run setup tools check format types test unit simulation sim e2e conformance bench bench-stored clean
+.PHONY: help run setup tools check format types test unit simulation sim e2e conformance parity bench bench-stored clean
 
 # The first interpreter that is new enough, unless PYTHON names one.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -15,7 +15,7 @@ NPM := .cache/npm
 # What the tests and benchmarks take from npm; one place for the versions.
 NODE_PACKAGE := node-$(shell uname -s | tr A-Z a-z)-$(shell uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
 NPM_PACKAGES := $(NODE_PACKAGE)@22 @restatedev/restate-sdk@1.17.2 @restatedev/restate-sdk-clients@1.17.2 \
-	@restatedev/restate-server@1.7.12
+	@restatedev/restate-server@1.7.12 @restatedev/restate@1.7.12
 
 # Where a test, a benchmark or the conformance suite finds them (tests/support/tools.py).
 export NODE_MODULES_DIR ?= $(CURDIR)/$(NPM)/node_modules
@@ -90,6 +90,9 @@ e2e: $(VENV)/.dev $(NPM)/.installed ## real processes: the samples, make run, th
 
 conformance: $(VENV)/.dev ## the conformance suite's part that this release answers for
 	$(BIN)/python tests/conformance_subset.py $(ARGS)
+
+parity: $(VENV)/.dev $(NPM)/.installed ## compare every answer with the real server, write tests/parity.md
+	PYTHONPATH=tests $(BIN)/python -m parity
 
 bench: $(VENV)/.dev $(NPM)/.installed ## compare with restate-server, about an hour: make bench ARGS='--pairs 2'
 	$(BIN)/python benchmarks/compare.py $(ARGS)

@@ -41,13 +41,16 @@ CORE_LIBRARIES = {
     "xxhash": lambda module: module.endswith(".ids"),
 }
 # Libraries that are parts of another one: an adapter may use the whole family.
-FAMILY = {"multidict": "aiohttp", "yarl": "aiohttp", "aiosignal": "aiohttp", "frozenlist": "aiohttp"}
+FAMILY = {
+    **dict.fromkeys(("multidict", "yarl", "aiosignal", "frozenlist"), "aiohttp"),
+    "pyarrow": "datafusion",
+}
 # The one place where adapters meet ports.
 COMPOSES = {"perdure_server.node", "perdure_server.__main__"}
 # The command line imports a command's machinery when the command runs, so that --help needs none of it.
 LATE_IMPORTS = "perdure_server.cli"
 # In perdure_processor.state_machine arrows point to lower or equal ranks; the rest is rank 2.
-RANKS = {"step": 0, "objects": 1, "lifecycle": 1, "notifications": 1, "promises": 1, "machine": 9}
+RANKS = {"step": 0, "objects": 1, "lifecycle": 1, "notifications": 1, "promises": 1, "state_patch": 1, "machine": 9}
 OPENERS = {
     "open",
     "connect",

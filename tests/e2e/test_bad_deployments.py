@@ -302,7 +302,7 @@ BAD: dict[str, Bad] = {
         saying(frame(MessageType.SUSPENSION)), "RT0012", "SuspensionMessage waits for nothing"
     ),
     # The SDK's own words.
-    "Error 500": Bad(saying(error(500, "the handler raised")), "RT0007", "the handler raised", names="[500] "),
+    "Error 500": Bad(saying(error(500, "the handler raised")), "RT0007", "the handler raised", names="[500 Internal] "),
     "Error 570": Bad(
         saying(error(570, "expected Run, found Sleep", related_command_index=1)),
         "RT0016",
@@ -311,9 +311,9 @@ BAD: dict[str, Bad] = {
     ),
     "Error 571": Bad(saying(error(571, "unexpected message")), "RT0012", "unexpected message", names="[571] "),
     "Error 572": Bad(saying(error(572, "other")), "RT0007", "other", names="[572] "),
-    "Error without anything": Bad(saying(frame(MessageType.ERROR)), "RT0007", "", names="[500] "),
-    "Error with a long text": Bad(saying(error(500, "x" * MIB)), "RT0007", "x" * 1000, names="[500] x"),
-    "answers before it reads": Bad(answers_before_it_reads, "RT0007", "did not even look", names="[500] "),
+    "Error without anything": Bad(saying(frame(MessageType.ERROR)), "RT0007", "", names="[500 Internal] "),
+    "Error with a long text": Bad(saying(error(500, "x" * MIB)), "RT0007", "x" * 1000, names="[500 Internal] x"),
+    "answers before it reads": Bad(answers_before_it_reads, "RT0007", "did not even look", names="[500 Internal] "),
     # Entries that do not decode.
     **{
         f"{name} that does not decode": Bad(saying(frame(MessageType[name], BROKEN)), "RT0012", "does not decode")

@@ -11,18 +11,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure_processor.model.actions import Answered, Taken
+from perdure_processor.model.actions import Acted, Answered, Missing, RespondToIngress, Taken
 from perdure_processor.model.commands import (
     AnnounceLeader,
+    Ask,
     AttemptEffects,
     Command,
     Expire,
+    KillCall,
+    Operate,
+    OperatorCommand,
+    Repin,
+    RestartAsNew,
+    Resume,
     TimersFired,
     TruncateOutbox,
+    Verb,
 )
 from perdure_processor.model.effects import Pause, RetryAt
-from perdure_processor.model.ids import Incarnation, LeaderEpoch, Millis, NodeId, PartitionId
-from perdure_processor.model.results import CallerSink
+from perdure_processor.model.ids import (
+    DeploymentId,
+    Incarnation,
+    InvocationId,
+    LeaderEpoch,
+    Millis,
+    NodeId,
+    PartitionId,
+)
+from perdure_processor.model.results import CallerSink, SinkKind
 from perdure_processor.storage import keys
 from support import builders as b
 from support.cluster import Cluster, digest_of
@@ -83,6 +99,12 @@ def _backing_off(env: Env) -> None:
     env.effects(ID, b.pinned(), b.attempt_failed(RetryAt(Millis(START_MS + 500), counted=True)))
 
 
+def _pausing(env: Env) -> None:
+    _invoked(env)
+    env.effects(ID, b.pinned(), b.call(ID, b.thing("bob"), 1))
+    env.apply(Operate(ID, Verb.PAUSE, b.request(50), Millis(START_MS)))
+
+
 def _suspended(env: Env) -> None:
     _invoked(env)
     env.effects(ID, b.pinned(), b.sleep(1, START_MS + 100), b.run(3), b.suspended(1))
@@ -103,7 +125,22 @@ def _proven(env: Env) -> None:
     env.expire(until_ms=START_MS)
 
 
-STATES = [_nothing, _scheduled, _inboxed, _invoked, _backing_off, _suspended, _paused, _completed, _proven]
+STATES = [_nothing, _scheduled, _inboxed, _invoked, _backing_off, _pausing, _suspended, _paused, _completed, _proven]
+NEW_ID = InvocationId(ID[:8] + bytes(16))
+REPIN = Repin(DeploymentId("dp_2"), 5, 7)
+
+
+def operators(first_request: int = 100) -> list[OperatorCommand]:
+    """Everything that an operator may ask for."""
+    numbers = iter(range(first_request, first_request + 20))
+    return [
+        *(Operate(ID, verb, b.request(next(numbers)), Millis(START_MS)) for verb in Verb),
+        *(Resume(ID, repin, b.request(next(numbers)), Millis(START_MS)) for repin in (None, REPIN)),
+        *(
+            RestartAsNew(ID, NEW_ID, index, index > 0, None, b.request(next(numbers)), Millis(START_MS))
+            for index in (0, 1, 99)
+        ),
+    ]
 
 
 def commands_for(env: Env) -> list[Command]:
@@ -123,6 +160,11 @@ def commands_for(env: Env) -> list[Command]:
         b.signal(ID, 1),
         b.signal(ID, 17, b"", b.request(6)),
         b.signal(ID, "name", b"", b.request(7)),
+        *operators(),
+        KillCall(ID, sink),
+        KillCall(ID, CallerSink(HOLDER, Incarnation(0), 1)),  # type: ignore[arg-type]
+        Ask(ID, CallerSink(HOLDER, Incarnation(0), 3, SinkKind.ATTACH)),  # type: ignore[arg-type]
+        Ask(ID, CallerSink(HOLDER, Incarnation(0), 4, SinkKind.OUTPUT)),  # type: ignore[arg-type]
         b.respond(sink, b.ok()),
         b.respond(CallerSink(ID, Incarnation(12345), 1), b.ok()),  # type: ignore[arg-type]
         AttemptEffects(ID, incarnation, attempt, commands, [b.run(7), b.run_done(7), *b.ended()]),
@@ -175,3 +217,60 @@ def test_a_request_made_twice_is_answered_alike_and_changes_nothing(state) -> No
         assert strip(first) == strip(second)
         assert all(not isinstance(a, Taken) or a in first for a in second)
         assert all(isinstance(a, Answered | Taken) for a in first)
+
+
+# What each verb says in each state. "-" stands for an invocation that nobody knows.
+_SAID = """
+            cancel    kill      pause       purge         purge-journal resume      resume-on   restart
+nothing     -         -         -           -             -             -           -           -
+scheduled   done      done      not-running not-completed not-completed not-started not-started not-started
+inboxed     done      done      not-running not-completed not-completed not-started not-started not-started
+invoked     accepted  done      accepted    not-completed not-completed done        not-pinned  not-completed
+backing_off accepted  done      accepted    not-completed not-completed done        not-pinned  not-completed
+pausing     accepted  done      accepted    not-completed not-completed done        not-pinned  not-completed
+suspended   accepted  done      not-running not-completed not-completed done        done        not-completed
+paused      accepted  done      done        not-completed not-completed done        done        not-completed
+completed   completed completed completed   done          done          completed   completed   no-input
+proven      -         -         -           -             -             -           -           -
+"""
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__.strip("_"))
+def test_every_verb_says_what_it_did_or_why_not(state) -> None:  # type: ignore[no-untyped-def]
+    name = state.__name__.removeprefix("_")
+    said = []
+    for command in operators()[:-2]:
+        env = Env()
+        state(env)
+        answer = _answer_to(env, command)
+        said.append("-" if isinstance(answer, Missing) else answer.deed.name.lower().replace("_", "-"))
+    expected = next(line.split()[1:] for line in _SAID.splitlines() if line.split()[:1] == [name])
+    assert said == expected
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__.strip("_"))
+def test_a_verb_made_twice_is_answered_alike_and_done_once(state) -> None:  # type: ignore[no-untyped-def]
+    """Whatever else an operator asked for in between (correctness 3)."""
+    count = len(operators())
+    for first in range(count):
+        for between in range(count):
+            env = Env()
+            state(env)
+            command = operators()[first]
+            answer = _answer_to(env, command)
+            env.apply(operators(200)[between])
+            before = {k: v for k, v in env.dump().items() if k[:2] != keys.METADATA}
+            again = _answer_to(env, command)
+            assert {k: v for k, v in env.dump().items() if k[:2] != keys.METADATA} == before, command
+            assert again == answer, command
+
+
+def _answer_to(env: Env, command: OperatorCommand) -> Acted | Missing:
+    answers = [
+        action.answer
+        for action in env.apply(command)
+        if isinstance(action, RespondToIngress) and action.request == command.request
+    ]
+    assert len(answers) == 1, f"{command} was answered {len(answers)} times"
+    assert isinstance(answers[0], Acted | Missing)
+    return answers[0]

@@ -54,6 +54,8 @@ class Context:
         self._partial = start.partial_state
         self._completion_id = 0
         self._signal = 16
+        # Signal 1, to wait for: nothing but a handler that names it hears that it was cancelled.
+        self.cancelled = -1
         self.id: bytes = start.id
         self.key = start.key
         self.world = session.world

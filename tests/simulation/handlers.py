@@ -222,6 +222,25 @@ def slow_repeat(context: Context, argument: bytes) -> Program:
     return argument
 
 
+# -- Trip and Guide: what operators cancel, kill and pause ----------------------------------------------------
+def trip_go(context: Context, argument: bytes) -> Program:
+    """Books, rests, and takes the booking back when it is cancelled."""
+    yield from context.wait(context.run("book", lambda: b"booked"))
+    rest = context.sleep(int(argument))
+    if (yield from context.first(rest, context.cancelled)) == rest:
+        return b"done"
+    yield from context.wait(context.run("undo", lambda: b"undone"))
+    raise Terminal(409, "taken back")
+
+
+def guide_lead(context: Context, argument: bytes) -> Program:
+    """Two trips one after the other, on keys that others want too."""
+    key, rest = json.loads(argument)
+    for _ in range(2):
+        yield from context.wait(context.call("Trip", key, "go", b"%d" % rest))
+    return b"done"
+
+
 HANDLERS: dict[tuple[str, str], Handler] = {
     ("Counter", "add"): counter_add,
     ("Counter", "add_slowly"): counter_add_slowly,
@@ -245,9 +264,11 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("Echo", "say"): echo_say,
     ("Slow", "repeat"): slow_repeat,
     ("Tally", "add"): counter_add,
+    ("Trip", "go"): trip_go,
+    ("Guide", "lead"): guide_lead,
 }
 
-OBJECTS = ("Counter", "Notes", "Account", "Chain", "Tally")
+OBJECTS = ("Counter", "Notes", "Account", "Chain", "Tally", "Trip")
 _SHARED = {("Counter", "get"), ("Flow", "stage")}
 
 

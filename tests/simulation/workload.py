@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from perdure.protocol import ids
+from perdure_processor.model.actions import Acted, Deed, Missing
+from perdure_processor.model.commands import Operate, Resume, Verb
 from perdure_processor.model.ids import InvocationId, InvocationTarget
 from perdure_processor.model.limits import RECORD_MAX
 from perdure_server.ingress import requests
@@ -27,6 +29,7 @@ LARGE_BYTES = RECORD_MAX + 50_000
 KINDS = (
     *("add", "add", "add", "add_once", "tally", "peek", "scatter", "scatter_later", "transfer", "spread", "pass"),
     *("steps", "together", "refused", "race", "write", "say", "say", "wait_outside", "wait_inside", "flow"),
+    *("interrupt", "interrupt"),
 )
 
 
@@ -314,6 +317,79 @@ class Clients:
                     InvocationId(raw), signal, b"for " + label, None
                 )
             )
+
+    # -- operators -----------------------------------------------------------------------------------------------
+    async def _interrupt(self) -> None:
+        """Send a trip on its way, alone or with a guide, and cancel, kill or pause it at any moment of its life."""
+        idempotency, key, rest = self._next_key(), f"trip-{self.draw.randrange(3)}", self.draw.choice((0, 50, 700))
+        guided = self.draw.random() < 0.4
+        delay_ms = self.draw.choice((0, 0, 0, 200))
+        service, handler, body = "Trip", "go", b"%d" % rest
+        if guided:
+            service, handler, body = "Guide", "lead", json.dumps([key, rest]).encode()
+        accepted = await self._insist(
+            lambda node: node.dispatcher.send(
+                self._request(node, service, None if guided else key, handler, body, idempotency, delay_ms)
+            )
+        )
+        assert isinstance(accepted, requests.Accepted), accepted
+        await asyncio.sleep(self.draw.uniform(0, 1.5))
+        # A guide waits for its trips and for nothing else: it would not hear that it was cancelled.
+        verb = self.draw.choice((Verb.KILL, Verb.PAUSE) if guided else (Verb.CANCEL, Verb.KILL, Verb.PAUSE))
+        deed = await self._operate(accepted.invocation_id, verb)
+        if verb is Verb.PAUSE:
+            await asyncio.sleep(self.draw.uniform(0, 1.0))
+        await self._see_interrupted(accepted.invocation_id, verb, deed)
+
+    async def _see_interrupted(self, invocation_id: InvocationId, verb: Verb, deed: Deed | None) -> None:
+        answer = await self._attach_while_resuming(invocation_id)
+        if isinstance(answer, requests.NotFound):
+            self._expect(verb is not Verb.PAUSE, "one that was paused is unknown")
+            return  # it ended before it began, or was canceled by a request whose answer was lost
+        ends = {Verb.PAUSE: "done", Verb.KILL: "killed", Verb.CANCEL: "taken back"}
+        text = answer.message if isinstance(answer, requests.Failed) else answer.body.decode()
+        wanted = [ends[verb]] if verb is Verb.KILL and deed is Deed.DONE else ["done", "canceled", ends[verb]]
+        # The guide's trip is one like any other: nobody cancels it, but for its guide's end.
+        self._expect(text in wanted, f"after {verb.name}, {deed}: {text}, not {wanted}")
+        if self.draw.random() < 0.5:
+            purged = await self._operate(invocation_id, Verb.PURGE)
+            self._expect(purged in (Deed.DONE, None), f"what had ended is not purged but {purged}")
+            gone = await self._insist(lambda node: node.dispatcher.attach(invocation_id))
+            self._expect(isinstance(gone, requests.NotFound), f"after its purge it is {gone}")
+
+    async def _operate(self, invocation_id: InvocationId, verb: Verb) -> Deed | None:
+        """What the verb did, at the first attempt that was answered; None when nobody knows the invocation."""
+        while True:
+            answer = await self._insist(
+                lambda node: node.dispatcher.operate(lambda request, at: Operate(invocation_id, verb, request, at))
+            )
+            if isinstance(answer, Missing):
+                return None
+            assert isinstance(answer, Acted), answer
+            if answer.deed is not Deed.UNFINISHED:
+                return answer.deed
+
+    async def _attach_while_resuming(
+        self, invocation_id: InvocationId
+    ) -> requests.Success | requests.Failed | requests.NotFound:
+        """Its end; it is resumed again and again, because a pause may arrive long after it was asked for."""
+
+        async def resume() -> None:
+            while True:
+                await self._insist(
+                    lambda node: node.dispatcher.operate(
+                        lambda request, at: Resume(invocation_id, None, request, at),
+                    )
+                )
+                await asyncio.sleep(3.0)
+
+        resuming = asyncio.create_task(resume())
+        try:
+            answer = await self._insist(lambda node: node.dispatcher.attach(invocation_id))
+        finally:
+            resuming.cancel()
+        assert isinstance(answer, requests.Success | requests.Failed | requests.NotFound), answer
+        return answer
 
     async def _flow(self) -> None:
         """Two clients submit one workflow: it runs once, and only one of them is told so."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -14,12 +14,17 @@ from perdure_processor.clock import SystemClock
 from perdure_processor.cluster.metadata import Metadata
 from perdure_processor.invoker.transport import Address
 from perdure_processor.log.memory import MemoryLog
-from perdure_processor.model.ids import NodeId
+from perdure_processor.model.actions import Answer
+from perdure_processor.model.commands import OperatorCommand
+from perdure_processor.model.ids import Millis, NodeId
 from perdure_processor.model.resolution import Defaults
+from perdure_processor.model.results import RequestId
 from perdure_processor.storage.memory import MemoryKeyValue
 from perdure_server.admin.app import AdminServer
 from perdure_server.admin.discovery import Discovered, DiscoveryError
-from perdure_server.admin.queries import QueryUnavailable, SkipRefused
+from perdure_server.admin.queries import InFlight, QueryUnavailable, SkipRefused
+from perdure_server.admin.sql.routes import Sql
+from perdure_server.ingress.requests import Overloaded, Unavailable
 
 Json = dict[str, Any]
 
@@ -61,6 +66,16 @@ class Invocations:
             raise QueryUnavailable(self.unavailable)
         return self.rows.get(invocation_id)
 
+    async def in_flight(self, deployment_id: str) -> InFlight:
+        pinned = [row for row, _ in self.rows.values() if row.get("pinned_deployment_id") == deployment_id]
+        services = [row["target_service_name"] for row in pinned]
+        oldest_ms = min((Millis(row["created_ms"]) for row in pinned), default=None)
+        return InFlight({name: services.count(name) for name in services}, oldest_ms)
+
+    async def service_of(self, invocation_id: bytes) -> str | None:
+        found = await self.get_invocation(invocation_id)
+        return None if found is None else found[0]["target_service_name"]
+
     async def list_invocations(
         self, service: str | None, handler: str | None, key: str | None, status: str | None, limit: int
     ) -> list[Json]:
@@ -87,10 +102,38 @@ class StoppedPartition:
         return self.list_partitions()[0]
 
 
+class Operator:
+    """The log's side of an operator's verbs: what was asked, and what a test has it answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[OperatorCommand] = []
+        self.answers: list[Answer | Unavailable | Overloaded] = []
+
+    async def operate(self, make: Callable[[RequestId, Millis], OperatorCommand]) -> Answer | Unavailable | Overloaded:
+        self.asked.append(make(RequestId("n", 1, len(self.asked) + 1), Millis(0)))
+        return self.answers.pop(0)
+
+
+class Tables:
+    """The SQL side: whatever a test puts there, or else the question is the answer."""
+
+    def __init__(self) -> None:
+        self.sql: Sql | None = None
+
+    async def query(self, sql: str, as_json: bool) -> AsyncGenerator[bytes, None]:
+        if self.sql is None:
+            yield sql.encode()
+            return
+        async with contextlib.aclosing(self.sql.query(sql, as_json)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
 class Admin:
     """A running admin API and everything behind it."""
 
     http: aiohttp.ClientSession
+    server: AdminServer
 
     def __init__(self, metadata: Metadata, log: MemoryLog) -> None:
         self.metadata = metadata
@@ -98,6 +141,8 @@ class Admin:
         self.endpoints = Endpoints()
         self.invocations = Invocations()
         self.partitions = StoppedPartition()
+        self.operator = Operator()
+        self.tables = Tables()
 
     async def json(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
         """The JSON answer of a request that must end with `status`."""
@@ -139,11 +184,14 @@ async def running_admin() -> AsyncIterator[Admin]:
         admin.endpoints,
         admin.invocations,
         admin.partitions,
+        admin.operator,
+        admin.tables,
         clock=SystemClock(),
         version="0.1.0",
         ingress_endpoint="http://127.0.0.1:8080/",
         features={"protocol_v7": False},
     )
+    admin.server = server
     port = await server.start("127.0.0.1", 0)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as admin.http:
         try:

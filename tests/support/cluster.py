@@ -12,7 +12,15 @@ import sys
 from dataclasses import dataclass, field
 
 from perdure_processor.model import codec
-from perdure_processor.model.actions import Action, Answered, RespondToIngress, StartAttempt
+from perdure_processor.model.actions import (
+    AbortAttempt,
+    Acted,
+    Action,
+    Answer,
+    Answered,
+    RespondToIngress,
+    StartAttempt,
+)
 from perdure_processor.model.commands import (
     AnnounceLeader,
     AttemptEffects,
@@ -21,14 +29,22 @@ from perdure_processor.model.commands import (
     Command,
     Envelope,
     Invoke,
+    KillCall,
+    Operate,
+    OperatorCommand,
     Part,
+    Repin,
     Respond,
+    RestartAsNew,
+    Resume,
     Signal,
     TruncateOutbox,
+    Verb,
 )
-from perdure_processor.model.effects import Effect, Kill, RetryAt, Suspended
+from perdure_processor.model.effects import AfterFailure, Effect, Kill, Pause, RetryAt, Suspended
 from perdure_processor.model.futures import Future
 from perdure_processor.model.ids import (
+    DeploymentId,
     Incarnation,
     InvocationId,
     InvocationTarget,
@@ -68,12 +84,13 @@ class Cluster:
         self.random = random.Random(seed)
         self.envs = [Env(number, PARTITIONS) for number in range(PARTITIONS)]
         self.handlers: dict[tuple[InvocationId, Incarnation], Handler] = {}
-        self.answers: dict[RequestId, Result] = {}
+        self.answers: dict[RequestId, Result | Answer] = {}
+        self._cut_short: set[InvocationId] = set()
         self._completion_ids: dict[tuple[InvocationId, Incarnation], int] = {}
         self._epochs = [0] * PARTITIONS
         self._sequences = [0] * PARTITIONS
         self._shipped = [dict.fromkeys(range(PARTITIONS), 0) for _ in range(PARTITIONS)]
-        self._requests: list[Invoke] = []
+        self._requests: list[Invoke | Operate | Resume | RestartAsNew] = []
         self._request_number = 0
         for env in self.envs:
             self._announce(env)
@@ -82,6 +99,7 @@ class Cluster:
     def run(self, steps: int) -> None:
         moves = [
             (self._client, 5),
+            (self._operator, 2),
             (self._report, 14),
             (self._fire, 3),
             (self._ship, 6),
@@ -100,7 +118,7 @@ class Cluster:
             for handler in list(self.handlers.values()):
                 self._effects(handler, b.ended(b"drained"))
             for env in self.envs:
-                self._cancel_suspended(env)
+                self._cancel_waiting(env)
                 self._apply(env, *env_timers(env))
             shipped = self._ship(everything=True)
             if not shipped and not self.handlers and not any(env.count(keys.TIMER) for env in self.envs):
@@ -151,6 +169,30 @@ class Cluster:
             self._send(b.invocation_id(target, name), b.get_output(b.invocation_id(target, name), asked))
         else:
             self._signal(asked)
+
+    def _operator(self) -> None:
+        if not self._requests:
+            return
+        rng = self.random
+        id = rng.choice(self._requests).id
+        self._request_number += 1
+        asked, issued_ms = RequestId("client", 1, self._request_number), self.envs[0].now_ms
+        command: Operate | Resume | RestartAsNew
+        kind = rng.randrange(10)
+        if kind < 6:
+            command = Operate(id, rng.choice(list(Verb)), asked, issued_ms)
+        elif kind < 8:
+            repin = rng.choice((None, Repin(DeploymentId("dp_2"), 5, 6)))
+            command = Resume(id, repin, asked, issued_ms)
+        else:
+            index = rng.randrange(4)
+            new_id = InvocationId(id[:8] + rng.randbytes(16))
+            command = RestartAsNew(id, new_id, index, index > 0, None, asked, issued_ms)
+        if isinstance(command, Operate):
+            # Who asked in an earlier life, and was not answered yet, may be answered by the next one.
+            self._cut_short.add(id)
+        self._requests.append(command)
+        self._send(id, command)
 
     def _target(self) -> InvocationTarget:
         rng = self.random
@@ -248,9 +290,11 @@ class Cluster:
         self._completion_ids[place] = first + count
         return first
 
-    def _then(self, env: Env) -> RetryAt | Kill:
+    def _then(self, env: Env) -> AfterFailure:
         if self.random.random() < 0.2:
             return Kill()
+        if self.random.random() < 0.2:
+            return Pause()
         return RetryAt(Millis(env.now_ms + self.random.randrange(100)), counted=self.random.random() < 0.8)
 
     def _effects(self, handler: Handler, effects: list[Effect]) -> None:
@@ -313,10 +357,10 @@ class Cluster:
                     self._apply(env, TruncateOutbox(PartitionId(target), sequence))
         return count
 
-    def _cancel_suspended(self, env: Env) -> None:
+    def _cancel_waiting(self, env: Env) -> None:
         for key, data in list(env.store.scan(keys.INVOCATION, keys.end_of(keys.INVOCATION))):
             row = codec.decode(data)
-            if type(row) is Live and row.status is Status.SUSPENDED:
+            if type(row) is Live and row.status in (Status.SUSPENDED, Status.PAUSED):
                 id = InvocationId(key[2:])
                 self._append(env, Envelope(slot_of(id), None, b.signal(id, 1)))
 
@@ -349,10 +393,19 @@ class Cluster:
         for action in actions:
             if type(action) is StartAttempt:
                 self._started(env, action)
-            elif type(action) is RespondToIngress and type(action.answer) is Answered:
-                result = action.answer.result
-                known = self.answers.setdefault(action.request, result)
-                assert known == result, f"{action.request} was answered {known} and then {result}"
+            elif type(action) is AbortAttempt:
+                for place in [(at, life) for at, life in self.handlers if at == action.id]:
+                    if self.handlers[place].attempt == action.attempt:
+                        del self.handlers[place]
+            elif type(action) is RespondToIngress and isinstance(action.answer, Answered | Acted):
+                answer = action.answer
+                if isinstance(answer, Acted) and answer.detail:
+                    continue  # one refusal may follow another, but no deed
+                said = answer.result if isinstance(answer, Answered) else answer
+                known = self.answers.setdefault(action.request, said)
+                if isinstance(answer, Answered) and answer.id in self._cut_short:
+                    continue
+                assert known == said, f"{action.request} was answered {known} and then {said}"
 
     def _started(self, env: Env, action: StartAttempt) -> None:
         row = env.row(action.id)
@@ -384,7 +437,7 @@ def env_timers(env: Env, until_ms: int = keys.DEADLINE_MAX - 1) -> list[Command]
 
 
 def _travels(command: Command) -> bool:
-    return isinstance(command, Invoke | Respond | Signal)
+    return isinstance(command, Invoke | Respond | Signal | KillCall | OperatorCommand)
 
 
 def digest_of(seed: int, steps: int = 150) -> str:

@@ -3,6 +3,7 @@
     invoke r1 A Counter/alice/add           -> start A
     effects A: set n=1, output 1, end       -> respond r1 A 1
 
+`effects A@1:` is what attempt 1 of A reports, whatever its row says of the present one.
 A name (A, B, …) stands for an invocation from the line that makes it on, r1, r2, … for requests of clients.
 Times are milliseconds since the scenario began; `+500` moves the clock there.
 """
@@ -16,18 +17,35 @@ from perdure.protocol import service_pb2 as pb
 from perdure.protocol.framing import HEADER_BYTES, message_name
 from perdure_processor.model.actions import (
     AbortAttempt,
+    AckCommand,
+    Acted,
     Action,
     Answered,
     ForwardNotification,
+    PauseAttempt,
     RespondToIngress,
     SetTimer,
     ShipOutboxMessage,
     StartAttempt,
     Taken,
 )
-from perdure_processor.model.commands import AnnounceLeader, ByOutbox, Envelope, Invoke, Respond, Signal
+from perdure_processor.model.commands import (
+    AnnounceLeader,
+    ByOutbox,
+    Envelope,
+    Invoke,
+    KillCall,
+    Operate,
+    Repin,
+    Respond,
+    RestartAsNew,
+    Resume,
+    Signal,
+    Verb,
+)
 from perdure_processor.model.effects import AfterFailure, Effect, Ended, Kill, Pause, RetryAt
 from perdure_processor.model.ids import (
+    DeploymentId,
     InvocationId,
     InvocationTarget,
     LeaderEpoch,
@@ -69,8 +87,10 @@ class Scenario:
     def _perform(self, line: str) -> list[Action]:
         env = self.env
         if line.startswith("effects "):
-            name, _, effects = line.removeprefix("effects ").partition(":")
-            return env.effects(self._ids[name.strip()], *self._effects(name.strip(), effects))
+            whose, _, effects = line.removeprefix("effects ").partition(":")
+            name, _, attempt = whose.strip().partition("@")
+            token = int(attempt) if attempt else None
+            return env.effects(self._ids[name], *self._effects(name, effects), attempt=token)
         words = line.split()
         match words:
             case ["partition", number, "of", count]:
@@ -94,6 +114,22 @@ class Scenario:
                 sink = CallerSink(self._ids[name], row.incarnation, int(completion_id))  # type: ignore[arg-type]
                 dedup = ByOutbox(PartitionId(int(source)), int(sequence))
                 return env.apply(Envelope(slot_of(sink.id), dedup, Respond(sink, b.ok(value.encode()))))
+            case ["cancel" | "kill" | "pause" | "purge" | "purge-journal" as verb, request, name]:
+                number = Verb[verb.upper().replace("-", "_")]
+                return env.apply(Operate(self._ids[name], number, _request(request), Millis(env.now_ms)))
+            case ["resume", request, name, *deployment]:
+                return env.apply(Resume(self._ids[name], _repin(deployment), _request(request), Millis(env.now_ms)))
+            case ["restart", request, name, "as", new_name, "from", index]:
+                old = self._ids[name]
+                new = self._ids.get(new_name) or InvocationId(old[:8] + self._number().to_bytes(16, "big"))
+                self._bind(new_name, new)
+                asked = _request(request)
+                return env.apply(RestartAsNew(old, new, int(index), index != "0", None, asked, Millis(env.now_ms)))
+            case ["arrive", source, sequence, "kill", name, "called", "by", caller, completion_id]:
+                row = env.live(self._ids[name])
+                sink = CallerSink(self._ids[caller], row.incarnation, int(completion_id))  # type: ignore[arg-type]
+                dedup = ByOutbox(PartitionId(int(source)), int(sequence))
+                return env.apply(Envelope(slot_of(self._ids[name]), dedup, KillCall(self._ids[name], sink)))
             case ["timers", at]:
                 return env.fire_timers(until_ms=START_MS + int(at))
             case ["expire", at]:
@@ -190,6 +226,10 @@ class Scenario:
                 return f"start {self._name(action.id)}" + (f" again ({action.attempt})" if action.attempt > 1 else "")
             case AbortAttempt():
                 return f"abort {self._name(action.id)}"
+            case PauseAttempt():
+                return f"ask {self._name(action.id)} to suspend"
+            case AckCommand():
+                return f"acknowledge {self._name(action.id)} {action.command_index}"
             case ForwardNotification():
                 return f"tell {self._name(action.id)} {_notification(action.frame, self)}"
             case SetTimer():
@@ -209,6 +249,9 @@ class Scenario:
                 accepted = "accepted previously" if answer.previously else "accepted"
                 at = f" for +{answer.execution_ms - START_MS}" if answer.execution_ms else ""
                 return f"{self._name(answer.id)} {accepted}{at}"
+            case Acted():
+                said = answer.deed.name.lower().replace("_", " ")
+                return said + (f" {self._name(answer.new_id)}" if answer.new_id else "")
             case _:
                 return type(answer).__name__.lower()
 
@@ -220,6 +263,8 @@ class Scenario:
                 return f"result for {self._name(command.sink.id)} {_result(command.result)}"
             case Signal():
                 return f"signal for {self._name(command.id)}"
+            case KillCall():
+                return f"kill {self._name(command.id)}"
             case _:
                 return type(command).__name__
 
@@ -234,6 +279,14 @@ def _request(text: str) -> RequestId:
 def _target(text: str) -> InvocationTarget:
     parts = text.split("/")
     return InvocationTarget(parts[0], parts[1] if len(parts) == 3 else None, parts[-1])
+
+
+def _repin(words: list[str]) -> Repin | None:
+    """A deployment and the protocol versions that it speaks: dp_2 5 6."""
+    if not words:
+        return None
+    name, least, most = words
+    return Repin(DeploymentId(name), int(least), int(most))
 
 
 def _then(text: str) -> AfterFailure:

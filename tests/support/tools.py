@@ -50,6 +50,12 @@ def restate_server() -> Path | None:
     return path if path.is_file() else None
 
 
+def restate_cli() -> Path | None:
+    """The official command line, or None."""
+    path = node_modules() / "@restatedev" / f"restate-{_machine()}" / "bin" / "restate"
+    return path if path.is_file() else None
+
+
 def restate_command(base_dir: Path) -> list[str]:
     """How to start it. It asks for its newest release at every start; where we may, we keep that local."""
     binary = restate_server()

@@ -20,7 +20,7 @@ from support.env import START_MS, Env
 from support.golden import GOLDEN
 from support.samples import ID, samples
 
-RELEASE = "0.1.0"
+RELEASE = "0.2.0"
 SAMPLES = samples()
 WRITTEN = sorted((GOLDEN / "log").glob("*/*.hex"))
 
@@ -45,7 +45,9 @@ def test_there_is_a_sample_of_everything() -> None:
     sampled = {type(value) for value in SAMPLES.values()}
     for union in (commands.Command, effects.Effect, records.InvocationRow):
         assert set(typing.get_args(union)) <= sampled
-    assert {commands.Envelope, records.ObjectRow, records.Progress, records.StoreIdentity} <= sampled
+    others = {records.ObjectRow, records.Progress, records.StoreIdentity, records.PromiseRow, records.JournalEvent}
+    others |= {records.PendingPatch}
+    assert {commands.Envelope} | others <= sampled
 
 
 # -- keys and rows that are not the codec's -----------------------------------------------------
@@ -67,10 +69,14 @@ def layout() -> dict[str, bytes]:
         "timer(1000, ID, TIMER_START, 0)": keys.timer(1_000, ID, keys.TIMER_START, 0),
         "timer(0, ID, TIMER_ANSWER, 0)": keys.timer(0, ID, keys.TIMER_ANSWER, 0),
         "timer(0, ID, TIMER_CLEAR, 1)": keys.timer(0, ID, keys.TIMER_CLEAR, 1),
+        "timer(0, ID, TIMER_PATCH, 0)": keys.timer(0, ID, keys.TIMER_PATCH, 0),
         "timer(0, outbox_subject(3), TIMER_TRUNCATE, 0)": keys.timer(
             0, keys.outbox_subject(PartitionId(3)), keys.TIMER_TRUNCATE, 0
         ),
         "expiry(1000, ID)": keys.expiry(1_000, ID),
+        "event(ID, 3)": keys.event(ID, 3),
+        "state_patch(SUFFIX, 2)": keys.state_patch(SUFFIX, 2),
+        'promise(SUFFIX, "p")': keys.promise(SUFFIX, "p"),
         "expiry(1000, GROUP)": keys.expiry(1_000, b"g" * 16),
         "outbox(3, 4)": keys.outbox(PartitionId(3), 4),
         "part(GROUP, 1)": keys.part(b"g" * 16, 1),

@@ -51,8 +51,8 @@ MUTATIONS = [
         seed=198,
         weather="focus=say clients=12 requests=240",
         file=f"{PROCESSOR}/state_machine/notifications.py",
-        before="    if type(row) is Live and row.incarnation == sink.incarnation:\n",
-        after="    if type(row) is Live:\n",
+        before="    if type(row) is not Live or row.incarnation != sink.incarnation:\n",
+        after="    if type(row) is not Live:\n",
     ),
     Mutation(
         name="requests-forgotten",
@@ -168,8 +168,8 @@ MUTATIONS = [
         seed=10,
         weather="focus=tally lost_reply=0.3",
         file=f"{PROCESSOR}/state_machine/lifecycle.py",
-        before="    if kept == 0 and not (requests or waiting or segments or is_workflow):\n",
-        after="    if kept == 0 and not (waiting or segments or is_workflow):\n",
+        before="    if kept == 0 and not (requests or waiting or segments or to_kill or is_workflow):\n",
+        after="    if kept == 0 and not (waiting or segments or to_kill or is_workflow):\n",
     ),
     Mutation(
         name="deadline-compared-in-apply",

@@ -153,3 +153,35 @@ def test_remove_of_an_unknown_one_is_an_error(admin: Admin) -> None:
     admin.answer("DELETE /deployments/dp_1a", {"message": "The requested deployment 'dp_1a' does not exist"}, 404)
     result = admin.run("deployments", "remove", "dp_1a")
     assert (result.exit_code, result.output) == (1, "Error: The requested deployment 'dp_1a' does not exist\n")
+
+
+# -- over time -------------------------------------------------------------------------------------------
+DEPLOYMENT = {"id": "dp_1abc", "uri": "http://new:1/", "services": [GREETER]}
+
+
+def test_activate_says_where_new_calls_go(admin: Admin) -> None:
+    admin.answer("POST /deployments/dp_1abc/activate", DEPLOYMENT)
+    result = admin.run("deployments", "activate", "dp_1abc")
+    assert result.output.splitlines()[0] == "New calls go to dp_1abc:"
+    assert "Greeter  Service  2         greet, hi" in result.output
+
+
+def test_drain_shows_what_has_not_ended(admin: Admin) -> None:
+    answer = {"in_flight": 3, "oldest_created_at": "2026-01-01T00:00:00Z", "by_service": {"B": 1, "A": 2}}
+    admin.answer("GET /deployments/dp_1abc/drain", answer)
+    lines = admin.run("deployments", "drain", "dp_1abc").output.splitlines()
+    assert lines[0].startswith("3 invocations began at dp_1abc") and "2026-01-01T00:00:00Z" in lines[0]
+    assert lines[2:] == ["SERVICE  IN FLIGHT", "A        2", "B        1"]
+    admin.answer("GET /deployments/dp_1abc/drain", {"in_flight": 0, "oldest_created_at": None, "by_service": {}})
+    assert "it can be removed" in admin.run("deployments", "drain", "dp_1abc").output
+
+
+def test_update_sends_what_is_named(admin: Admin) -> None:
+    admin.answer("PATCH /deployments/dp_1abc", DEPLOYMENT)
+    result = admin.run("deployments", "update", "dp_1abc", "--url", "new:1", "--extra-header", "a=b")
+    assert result.output.splitlines()[0] == "dp_1abc is now at http://new:1/:"
+    body = {"uri": "http://new:1", "additional_headers": {"a": "b"}, "overwrite": False, "dry_run": False}
+    assert admin.requests == [("PATCH /deployments/dp_1abc", body)]
+    nothing = admin.run("deployments", "update", "dp_1abc")
+    assert (nothing.exit_code, len(admin.requests)) == (2, 1)
+    assert "Nothing to update" in nothing.output

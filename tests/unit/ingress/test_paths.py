@@ -197,7 +197,20 @@ def test_what_the_handler_sees_of_the_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x-restate-ingress-path", "X-Restate-Ingress-Path", "x-restate-id", "x-restate-server"]
+    "name",
+    [
+        "x-restate-ingress-path",
+        "X-Restate-Ingress-Path",
+        "x-restate-id",
+        "x-restate-server",
+        "x-restate-error-source",
+        "x-restate-invocation-id",
+        "x-restate-service-key",
+        "x-restate-cluster-name",
+        "x-restate-signature-scheme",
+        "x-restate-jwt-v1",
+        "x-perdure-attempt",
+    ],
 )
 def test_the_servers_own_headers_cannot_be_sent_by_a_client(name: str) -> None:
     asked = read("GET /Greeter/greet", (name, "forged"))
@@ -352,6 +365,7 @@ SHAPE = "bad path, expected either /:service-name/:handler or /:object-name/:obj
         (f"POST /restate/awakeables/{SIGN}", 400, "bad path, expected either /restate/awakeables/"),
         (f"POST /restate/a/{SIGN}/nonsense", 400, "bad path, expected either /restate/awakeables/"),
         ("GET /restate/workflow", 400, "bad path, expected either /restate/workflow/"),
+        ("GET /restate/workflow/Flow/w1/nope", 404, "not found"),
         ("GET /restate/workflow/Flow/w1", 400, "bad path, expected either /restate/workflow/"),
         ("GET /restate/workflow/Counter/w1/attach", 400, "bad path, expected either /restate/workflow/"),
         ("GET /restate/invocation", 400, "bad path, expected either /restate/invocation/"),

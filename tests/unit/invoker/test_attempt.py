@@ -18,6 +18,7 @@ from perdure_processor.invoker.attempt import Attempt, AttemptError, AttemptStar
 from perdure_processor.model import codec
 from perdure_processor.model.commands import AttemptEffects
 from perdure_processor.model.effects import (
+    AckWanted,
     Called,
     Effect,
     Ended,
@@ -396,27 +397,13 @@ def test_a_message_that_a_deployment_may_not_send_is_refused_by_name(code: int) 
 @pytest.mark.parametrize(
     "code",
     [
-        MessageType.GET_PROMISE_COMMAND,
-        MessageType.PEEK_PROMISE_COMMAND,
-        MessageType.COMPLETE_PROMISE_COMMAND,
-        MessageType.ATTACH_INVOCATION_COMMAND,
-        MessageType.GET_INVOCATION_OUTPUT_COMMAND,
-    ],
-)
-def test_what_this_release_does_not_do_is_refused_by_name(code: MessageType) -> None:
-    error = refusal(attempt(HandlerKind.WORKFLOW), frame(code))
-    assert error.failure.code == 573 and f"{message_name(code)} is not supported" in error.failure.message
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
         *(MessageType.OUTPUT_COMMAND, MessageType.RUN_COMMAND, MessageType.SLEEP_COMMAND, MessageType.CALL_COMMAND),
         *(MessageType.ONE_WAY_CALL_COMMAND, MessageType.SET_STATE_COMMAND, MessageType.GET_EAGER_STATE_COMMAND),
         *(MessageType.GET_LAZY_STATE_COMMAND, MessageType.GET_LAZY_STATE_KEYS_COMMAND, MessageType.CLEAR_STATE_COMMAND),
         *(MessageType.CLEAR_ALL_STATE_COMMAND, MessageType.GET_EAGER_STATE_KEYS_COMMAND, MessageType.SUSPENSION),
         *(MessageType.SEND_SIGNAL_COMMAND, MessageType.COMPLETE_AWAKEABLE_COMMAND, MessageType.AWAITING_ON),
         *(MessageType.PROPOSE_RUN_COMPLETION, MessageType.ERROR),
+        *(MessageType.ATTACH_INVOCATION_COMMAND, MessageType.GET_INVOCATION_OUTPUT_COMMAND),
     ],
 )
 def test_garbage_in_a_message_is_refused_by_its_name(code: MessageType) -> None:
@@ -439,7 +426,6 @@ def test_garbage_in_a_message_is_refused_by_its_name(code: MessageType) -> None:
             "names no signal",
         ),
         (frame(MessageType.SET_STATE_COMMAND, pb.SetStateCommandMessage(key=b"\xff")), "the key is not UTF-8"),
-        (encode_frame(MessageType.RUN_COMMAND, RUN[HEADER_BYTES:], True), "asks for a command acknowledgement"),
     ],
 )
 def test_what_is_missing_is_said(sent: bytes, words: str) -> None:
@@ -586,6 +572,19 @@ def test_what_was_in_the_replay_is_not_forwarded_again() -> None:
 def test_an_acknowledgement_stands_in_for_the_result_that_the_peer_keeps_itself() -> None:
     data = attempt().forward(1, b"frame", CompletionId(7))
     assert data == frame(MessageType.PROPOSE_RUN_COMPLETION_ACK, pb.ProposeRunCompletionAckMessage(completion_id=7))
+
+
+def test_a_command_that_asks_for_it_is_acknowledged_by_its_index() -> None:
+    one = attempt()
+    sent = [encode_frame(MessageType.RUN_COMMAND, RUN[HEADER_BYTES:], True), SLEEP]
+    first, *rest = effects_of(one, *sent)
+    assert (first, rest[0]) == (RunStarted(RUN, CompletionId(1)), AckWanted())
+    assert AckWanted() not in rest[1:]
+    assert one.acknowledge(1) == frame(MessageType.COMMAND_ACK, pb.CommandAckMessage(command_index=1))
+
+
+def test_what_was_in_the_replay_is_not_acknowledged() -> None:
+    assert attempt().acknowledge(0) is None
 
 
 # -- bytes, however they come -----------------------------------------------------------------------------

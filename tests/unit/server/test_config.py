@@ -16,13 +16,19 @@ from perdure_server.config_kinds import format_size, parse_size
 from perdure_server.config_load import ConfigError, ConfigFile, Loaded, load, to_toml
 
 CONFORMANCE_SETTINGS = Path(__file__).parents[2] / "conformance" / "settings" / "perdure.json"
-REFUSED = "PERDURE_REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE"
-
 # Every setting: its variable, its default, a text an operator may write, and the value that it means.
 SETTING_TABLE = [
     ("PERDURE_DATA_DIR", "data_dir", "./perdure-data", "/var/lib/perdure", "/var/lib/perdure"),
     ("PERDURE_BIND_IP", "bind_ip", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
     ("PERDURE_CLUSTER_NAME", "cluster_name", "localcluster", "eu-1", "eu-1"),
+    (
+        "PERDURE_REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE",
+        "request_identity_private_key_pem_file",
+        None,
+        "/etc/perdure/key.pem",
+        "/etc/perdure/key.pem",
+    ),
+    ("PERDURE_REQUEST_IDENTITY_EXPIRATION", "request_identity_expiration_ms", 60_000, "5m", 300_000),
     ("PERDURE_INGRESS__PORT", "ingress_port", 8080, "18080", 18080),
     ("PERDURE_INGRESS__REQUEST_SIZE_LIMIT", "ingress_request_size_limit_bytes", 32 * MIB, "64KiB", 65_536),
     ("PERDURE_ADMIN__PORT", "admin_port", 9070, "19070", 19070),
@@ -100,7 +106,7 @@ def test_every_setting_has_its_default_and_reads_its_variable(
 
 
 def test_the_table_above_leaves_no_setting_out() -> None:
-    assert {setting.variable for setting in SETTINGS} == {row[0] for row in SETTING_TABLE} | {REFUSED}
+    assert {setting.variable for setting in SETTINGS} == {row[0] for row in SETTING_TABLE}
 
 
 def test_the_conformance_suite_asks_only_for_settings_that_exist() -> None:
@@ -252,13 +258,6 @@ def test_two_servers_cannot_share_a_port_but_may_all_leave_the_choice_to_the_sys
     )
     zeros = {"ingress_port": "0", "admin_port": "0", "node_port": "0"}
     assert loaded(zeros).config.admin_port == 0
-
-
-def test_signing_requests_is_refused_rather_than_ignored() -> None:
-    (problem,) = problems(env={REFUSED: "/keys/private.pem"})
-    assert problem.startswith(
-        f"request-identity-private-key-pem-file (from environment {REFUSED}) is not supported yet"
-    )
 
 
 def test_a_setting_without_effect_says_so() -> None:
