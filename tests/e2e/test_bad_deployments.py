@@ -406,7 +406,7 @@ def test_the_failure_says_who_what_and_which_code(server: Server, endpoint: Fake
         assert row["last_failure"].startswith(bad.names)
     else:
         service = bad.target.partition("/")[0]
-        assert re.match(rf"\[\d+\] (unknown: )?{service}/run\b", row["last_failure"]), row["last_failure"]
+        assert re.match(rf"\[\d+( Internal)?\] (unknown: )?{service}/run\b", row["last_failure"]), row["last_failure"]
     # It is tried again by the policy, and heals when the deployment does.
     eventually(lambda: endpoint.attempts[invocation_id] >= 2)
     endpoint.behave()

@@ -55,12 +55,12 @@ class Query:
         )
         runtime = datafusion.RuntimeEnvBuilder().with_disk_manager_disabled().with_greedy_memory_pool(QUERY_MEMORY_MAX)
         context = datafusion.SessionContext(config, runtime)
+        noticed = _Noticed(rows)
         for name, types in TABLES.items():
-            context.register_dataset(name, _Table(name, types, self._noticed, columns[name], pacer))
+            context.register_dataset(name, _Table(name, types, noticed, columns[name], pacer))
         for name, types in EMPTY_TABLES.items():
             context.register_dataset(name, _Table(name, types, _nothing, dict.fromkeys(types, _none), pacer))
-        self._rows = rows
-        self._failure: Exception | None = None
+        self._noticed = noticed
         self._pacer = pacer
         try:
             planned = context.sql_with_options(sql, _READ_ONLY)
@@ -105,16 +105,23 @@ class Query:
                 yield batch.to_pyarrow()
         except Exception as error:  # as above, or one of ours in the library's wrapping
             self._pacer.check()
-            if self._failure is not None:
-                raise self._failure from None
+            if self._noticed.failure is not None:
+                raise self._noticed.failure from None
             raise QueryRefused(_words(error)) from error
 
-    def _noticed(self, table: str, known: Constraints) -> Iterator[Any]:
-        """The rows; what goes wrong with them is kept as it is."""
+
+class _Noticed:
+    """Rows, and what went wrong with them. Not part of the query: what its stream holds must not hold it."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.failure: Exception | None = None
+        self._rows = rows
+
+    def __call__(self, table: str, known: Constraints) -> Iterator[Any]:
         try:
             yield from self._rows(table, known)
         except Exception as error:
-            self._failure = error
+            self.failure = error
             raise
 
 

@@ -46,16 +46,17 @@ def query_route(sql: Sql) -> Handler:
                         await answer.prepare(request)
                     await answer.write(piece)
                 await answer.write_eof()
-        except (QueryError, AdminError, TimeoutError) as error:
+        except ConnectionError:
+            pass  # its client has gone, which ends it
+        except Exception as error:
             if answer.prepared:
                 _cut(request)
-            elif isinstance(error, QueryError):
+            if isinstance(error, QueryError):
                 words = json.dumps({"message": f"Datafusion error: {error}"})
                 return web.Response(status=400, body=words.encode(), content_type=_JSON)
-            elif isinstance(error, AdminError):
-                raise
-            else:
+            if isinstance(error, TimeoutError):
                 raise AdminError(503, None, f"the query took longer than {QUERY_SECONDS_MAX:.0f} s") from error
+            raise
         finally:
             await pieces.aclose()
         return answer

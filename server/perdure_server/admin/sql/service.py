@@ -9,7 +9,7 @@ import importlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
-from perdure.protocol.errors import PerdureError
+from perdure_processor.model.errors import PartitionStopped
 from perdure_server.admin.errors import AdminError, QueryError
 from perdure_server.admin.queries import QueryUnavailable
 from perdure_server.admin.sql.columns import columns_of
@@ -71,5 +71,5 @@ def _refused_by(kind: type[Exception], pieces: Iterator[bytes]) -> Iterator[byte
         yield from pieces
     except kind as error:
         raise QueryError(str(error)) from error
-    except (PerdureError, QueryUnavailable) as error:
+    except (PartitionStopped, QueryUnavailable) as error:
         raise AdminError(503, None, str(error)) from error
