@@ -71,6 +71,9 @@ def complete(
     tables = step.tables
     tables.seal_record(step.now_ms)
     tables.delete_active(invocation_id)
+    # No attempt is current any more: the leader acts after the commit, and shall not perform a start that this
+    # very batch asked for, from a journal that may be gone by then (correctness 1).
+    row.attempt += 1
     for completion_id, deadline in row.open_sleeps:
         tables.delete_timer(keys.timer(deadline, invocation_id, keys.TIMER_SLEEP, completion_id))
     drop_retry(step, invocation_id, row)

@@ -15,8 +15,9 @@ from perdure_processor.model.actions import (
     Missing,
     RespondToIngress,
     ShipOutboxMessage,
+    StartAttempt,
 )
-from perdure_processor.model.commands import AttemptEffects, KillCall, Operate, RestartAsNew, Verb
+from perdure_processor.model.commands import AttemptEffects, KillCall, Operate, RestartAsNew, TimersFired, Verb
 from perdure_processor.model.effects import AttemptFailed, FailureInfo, Pause, RetryAt
 from perdure_processor.model.ids import CompletionId, Incarnation, InvocationId, Millis
 from perdure_processor.model.limits import (
@@ -152,6 +153,19 @@ def test_a_killed_one_leaves_no_timer(env: Env) -> None:
     assert env.count(keys.TIMER) == 2
     env.apply(operate(A, Verb.KILL))
     assert env.count(keys.TIMER) == 0
+
+
+def test_what_is_killed_in_the_batch_that_began_it_is_not_started(env: Env) -> None:
+    """The leader acts after the batch: it would look for a journal that is gone, and stop the partition."""
+    env.apply(invoke(journal_retention_ms=0))
+    env.effects(A, pinned(), sleep(1, START_MS + 100), suspended(1))
+    env.now_ms += 100
+    wake_up = TimersFired([key for key, _ in env.store.scan(keys.TIMER, keys.end_of(keys.TIMER))])
+    actions = env.apply_batch(wake_up, operate(A, Verb.KILL))
+    (start,) = [action for action in actions if type(action) is StartAttempt]
+    assert start.row is not None
+    assert start.row.attempt != start.attempt, "the row it brings names it no more, so the leader drops it"
+    assert env.count(keys.JOURNAL) == 0
 
 
 # -- bounded ---------------------------------------------------------------------------------------
