@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from perdure.protocol.ids import IdError, decode_invocation_id, new_resource_id
+from perdure.protocol.ids import new_resource_id
 from perdure.protocol.manifest import EndpointManifest, ManifestError, parse_manifest
 from perdure_processor.clock import Clock
 from perdure_processor.cluster.metadata import Metadata, MetadataUnavailable
@@ -38,8 +38,8 @@ from perdure_server.admin.bodies import (
 from perdure_server.admin.deployment_changes import DeploymentChanges, applied, deployment_id_of
 from perdure_server.admin.descriptions import Descriptions
 from perdure_server.admin.discovery import Discover
-from perdure_server.admin.errors import AdminError, ExtractorError, invalid_field
-from perdure_server.admin.invocation_verbs import InvocationVerbs, Operator
+from perdure_server.admin.errors import AdminError, ExtractorError
+from perdure_server.admin.invocation_verbs import InvocationVerbs
 from perdure_server.admin.metadata_json import (
     deployment_json,
     deployments_json,
@@ -49,6 +49,7 @@ from perdure_server.admin.metadata_json import (
     service_json,
     services_json,
 )
+from perdure_server.admin.operator import Operator
 from perdure_server.admin.promises import Promises
 from perdure_server.admin.queries import (
     Partitions,
@@ -56,6 +57,7 @@ from perdure_server.admin.queries import (
     QueryUnavailable,
     SkipRefused,
     parse_invocation_filter,
+    parse_invocation_id,
 )
 from perdure_server.admin.registration import register_command, registered_services
 from perdure_server.admin.sql.routes import Sql, query_route
@@ -321,11 +323,7 @@ class AdminServer:
 
     async def _get_invocation(self, request: web.Request) -> web.Response:
         text = request.match_info["invocation"]
-        try:
-            invocation_id = decode_invocation_id(text)
-        except IdError as error:
-            raise invalid_field("invocation_id", str(error)) from error
-        found = await self._queries.get_invocation(invocation_id)
+        found = await self._queries.get_invocation(parse_invocation_id(text))
         if found is None:
             raise AdminError(404, None, f"The requested invocation '{text}' does not exist")
         invocation, journal = found

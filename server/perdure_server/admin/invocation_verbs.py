@@ -8,32 +8,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from perdure.protocol.ids import IdError, decode_invocation_id, decode_resource_id, encode_invocation_id
-from perdure_processor.model.actions import Acted, Answer, Deed, Missing
-from perdure_processor.model.commands import Operate, OperatorCommand, Repin, RestartAsNew, Resume, Verb
-from perdure_processor.model.ids import DeploymentId, InvocationId, Millis
-from perdure_processor.model.results import RequestId
+from perdure_processor.model.actions import Acted, Deed, Missing
+from perdure_processor.model.commands import Operate, Repin, RestartAsNew, Resume, Verb
+from perdure_processor.model.ids import DeploymentId, InvocationId
 from perdure_processor.model.schema import Schema
 from perdure_server.admin.answers import json_answer
 from perdure_server.admin.bodies import parse_json
 from perdure_server.admin.errors import AdminError, ExtractorError, invalid_field
-from perdure_server.admin.queries import Queries
-from perdure_server.ingress.requests import Overloaded, Unavailable
+from perdure_server.admin.operator import Make, Operator, not_asked
+from perdure_server.admin.queries import Queries, parse_invocation_id
 from perdure_server.limits import BATCH_AT_ONCE_MAX, BATCH_INVOCATIONS_MAX
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Make: TypeAlias = Callable[[RequestId, Millis], OperatorCommand]
-
-
-class Operator(Protocol):
-    """Where an operator's request goes: to the log of the partition that owns the invocation."""
-
-    async def operate(self, make: Make) -> Answer | Unavailable | Overloaded: ...
-
 
 _VERBS = {
     "cancel": Verb.CANCEL,
@@ -99,7 +90,7 @@ class InvocationVerbs:
 
     def _patch(self, verb: str) -> Handler:
         async def patch(request: web.Request) -> web.StreamResponse:
-            invocation_id = _invocation_id(request.match_info["invocation"])
+            invocation_id = parse_invocation_id(request.match_info["invocation"])
             deployment = _deployment(request.query.get("deployment"))
             from_index = _from(request.query.get("from"))
             acted = await self._act(verb, invocation_id, deployment, from_index)
@@ -118,7 +109,7 @@ class InvocationVerbs:
                 400, f"Failed to deserialize query string: mode: unknown variant `{named}`, expected one of {one_of}"
             )
         try:
-            await self._act(named.lower(), _invocation_id(request.match_info["invocation"]), None, 0)
+            await self._act(named.lower(), parse_invocation_id(request.match_info["invocation"]), None, 0)
         except AdminError as error:
             if error.status != 409:
                 raise
@@ -139,12 +130,8 @@ class InvocationVerbs:
                 raise AdminError(status, None, words.format(id=text, detail=detail))
             case Missing():
                 raise AdminError(404, None, f"The requested invocation '{text}' does not exist")
-            case Overloaded():
-                raise AdminError(429, None, "too many requests are under way already, try again later")
-            case Unavailable(reason=reason):
-                raise AdminError(503, None, f"Error when routing the request internally. Reason: {reason}")
             case _:
-                raise AssertionError(f"{answer!r} answers no operator")
+                raise not_asked(answer)
 
     async def _command(self, verb: str, invocation_id: InvocationId, deployment: str | None, from_index: int) -> Make:
         if verb in _VERBS:
@@ -189,7 +176,7 @@ class InvocationVerbs:
             async def one(text: str) -> tuple[str, InvocationId | None, str | None]:
                 async with room:
                     try:
-                        acted = await self._act(verb, _invocation_id(text), deployment, from_index)
+                        acted = await self._act(verb, parse_invocation_id(text), deployment, from_index)
                     except AdminError as error:
                         return text, None, _batch_words(text, error)
                     return text, acted.new_id, None
@@ -234,13 +221,6 @@ def _batch_body(body: Any) -> tuple[list[str], str | None, int]:
     if not isinstance(from_index, int) or isinstance(from_index, bool) or not 0 <= from_index < 1 << 32:
         raise invalid_field("from", "it is the index of a journal entry")
     return texts, _deployment(deployment), from_index
-
-
-def _invocation_id(text: str) -> InvocationId:
-    try:
-        return InvocationId(decode_invocation_id(text))
-    except IdError as error:
-        raise invalid_field("invocation_id", str(error)) from error
 
 
 def _deployment(text: str | None) -> str | None:

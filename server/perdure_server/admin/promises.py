@@ -18,8 +18,7 @@ from perdure_processor.model.derived_ids import workflow_id
 from perdure_processor.model.ids import InvocationId
 from perdure_processor.model.schema import Schema, ServiceKind
 from perdure_server.admin.errors import AdminError
-from perdure_server.admin.invocation_verbs import Operator
-from perdure_server.ingress.requests import Overloaded, Unavailable
+from perdure_server.admin.operator import Operator, not_asked
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -63,9 +62,5 @@ class Promises:
                     f"The workflow '{workflow}/{key}' has run: its promises go with its result. "
                     f"Purge the invocation '{run}' instead, once it has completed.",
                 )
-            case Overloaded():
-                raise AdminError(429, None, "too many requests are under way already, try again later")
-            case Unavailable(reason=reason):
-                raise AdminError(503, None, f"Error when routing the request internally. Reason: {reason}")
             case _:
-                raise AssertionError(f"{answer!r} answers no drop of promises")
+                raise not_asked(answer)

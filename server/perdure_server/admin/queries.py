@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
-from perdure_processor.model.ids import Millis
+from perdure.protocol.ids import IdError, decode_invocation_id
+from perdure_processor.model.ids import InvocationId, Millis
 from perdure_processor.model.value import value
 from perdure_server.admin.errors import invalid_field
 from perdure_server.limits import INVOCATIONS_LISTED_DEFAULT, INVOCATIONS_LISTED_MAX
@@ -70,6 +71,14 @@ class InvocationFilter:
     key: str | None
     status: str | None
     limit: int
+
+
+def parse_invocation_id(text: str) -> InvocationId:
+    """The id in a path; raises AdminError (400)."""
+    try:
+        return InvocationId(decode_invocation_id(text))
+    except IdError as error:
+        raise invalid_field("invocation_id", str(error)) from error
 
 
 def parse_invocation_filter(parameters: Mapping[str, str]) -> InvocationFilter:

@@ -17,8 +17,7 @@ from perdure_processor.model.schema import Schema, ServiceKind
 from perdure_server.admin.answers import json_answer
 from perdure_server.admin.bodies import StateBody, parse_json, parse_state_body
 from perdure_server.admin.errors import AdminError
-from perdure_server.admin.invocation_verbs import Operator
-from perdure_server.ingress.requests import Overloaded, Unavailable
+from perdure_server.admin.operator import Operator, not_asked
 from perdure_server.limits import ADMIN_STATE_BODY_BYTES_MAX
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,12 +71,8 @@ class StatePatches:
             case Acted(deed=deed):
                 status, words = _REFUSED[deed]
                 raise AdminError(status, None, words.format(service=service, key=body.object_key))
-            case Overloaded():
-                raise AdminError(429, None, "too many requests are under way, or wait for this key: try again later")
-            case Unavailable(reason=reason):
-                raise AdminError(503, None, f"Error when routing the request internally. Reason: {reason}")
             case _:
-                raise AssertionError(f"{answer!r} answers no state patch")
+                raise not_asked(answer, "too many requests are under way, or wait for this key: try again later")
 
 
 async def _read(request: web.Request) -> bytes:

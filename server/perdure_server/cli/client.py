@@ -175,6 +175,11 @@ class AdminClient:
         return Refused(status, f"the server answered {status}: {text or 'it does not say why'}")
 
 
+def sql_text(text: str) -> str:
+    """A text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _no_address(url: str) -> click.BadParameter:
     return click.BadParameter(
         f"{url!r} is no address of a server; expected one such as http://127.0.0.1:9070", param_hint="--admin-url"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from perdure_server.cli import tables
-from perdure_server.cli.client import AdminClient, AdminError, admin_option, json_option
+from perdure_server.cli.client import AdminClient, AdminError, admin_option, json_option, sql_text
 from perdure_server.limits import BATCH_INVOCATIONS_MAX
 
 # Verb → what it does, and which statuses a target prefix selects: the others would only be refused.
@@ -96,7 +96,7 @@ def _selected(admin: AdminClient, query: str, condition: str, limit: int) -> lis
 
 def _targets(query: str) -> str:
     """The condition of a target prefix; `a/b` is a service's handler or an object's key."""
-    parts = [_quoted(part) for part in query.split("/")]
+    parts = [sql_text(part) for part in query.split("/")]
     service = f"target_service_name = {parts[0]}"
     match parts[1:]:
         case []:
@@ -108,18 +108,14 @@ def _targets(query: str) -> str:
             )
         case [*key, handler]:
             # A key may have slashes of its own: the last part is a handler's, or all of it is the key.
-            whole = _quoted(query.partition("/")[2])
-            keyed = _quoted(query.partition("/")[2].rpartition("/")[0])
+            whole = sql_text(query.partition("/")[2])
+            keyed = sql_text(query.partition("/")[2].rpartition("/")[0])
             assert key
             return (
                 f"{service} AND (target_service_key = {whole} OR "
                 f"(target_service_key = {keyed} AND target_handler_name = {handler}))"
             )
     raise AssertionError("a query has a first part")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _confirm(verb: str, found: list[dict[str, Any]]) -> None:

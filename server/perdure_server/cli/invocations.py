@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -93,7 +92,7 @@ def describe(invocation_id: str, admin: AdminClient, wants_json: bool) -> None:
         return
     columns: dict[str, Any] = answer["invocation"]
     names = [name for name in _FIRST if name in columns] + sorted(name for name in columns if name not in _FIRST)
-    click.echo(tables.details([(name.replace("_", " "), _plain(columns[name])) for name in names]))
+    click.echo(tables.details([(name.replace("_", " "), tables.in_one_cell(columns[name])) for name in names]))
     journal = answer["journal"]
     if not journal:
         click.echo("\nThe journal is empty, or no longer kept.")
@@ -124,7 +123,3 @@ def _remark(invocation: dict[str, Any]) -> str | None:
     if "scheduled_start_at" in invocation and invocation.get("status") == "scheduled":
         return f"starts at {invocation['scheduled_start_at']}"
     return None
-
-
-def _plain(field: object) -> object:
-    return json.dumps(field, ensure_ascii=False) if isinstance(field, (dict, list)) else field

@@ -36,13 +36,6 @@ def sql(query: str, as_lines: bool, admin: AdminClient, wants_json: bool) -> Non
     else:
         # A row leaves its nulls out, so every row has a say in which columns there are.
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        click.echo(
-            tables.table(
-                [name.upper() for name in columns], [[_cell(row.get(name)) for name in columns] for row in rows]
-            )
-        )
+        cells = [[tables.in_one_cell(row.get(name)) for name in columns] for row in rows]
+        click.echo(tables.table([name.upper() for name in columns], cells))
         click.echo(f"\n{len(rows)} row{'' if len(rows) == 1 else 's'}")
-
-
-def _cell(field: object) -> object:
-    return json.dumps(field, ensure_ascii=False) if isinstance(field, (dict, list)) else field

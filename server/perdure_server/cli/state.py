@@ -9,7 +9,7 @@ import click
 
 from perdure_processor.state_machine.state_patch import version_of
 from perdure_server.cli import tables
-from perdure_server.cli.client import AdminClient, AdminError, admin_option, json_option
+from perdure_server.cli.client import AdminClient, AdminError, admin_option, json_option, sql_text
 
 
 @click.group()
@@ -88,7 +88,7 @@ def patch(service: str, key: str, changes: str, force: bool, admin: AdminClient)
 
 
 def _read(admin: AdminClient, service: str, key: str) -> dict[bytes, bytes]:
-    named = f"service_name = {_quoted(service)} AND service_key = {_quoted(key)}"
+    named = f"service_name = {sql_text(service)} AND service_key = {sql_text(key)}"
     query = f"SELECT key, value FROM state WHERE {named} ORDER BY key"
     rows = admin.post("query", field="rows", body={"query": query})[1]["rows"]
     return {row["key"].encode(): bytes.fromhex(row.get("value", "")) for row in rows}
@@ -131,7 +131,3 @@ def _shown(content: bytes) -> Any:
         return content.decode()
     except UnicodeDecodeError:
         return f"0x{content.hex()}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -36,6 +36,11 @@ def as_json(answer: Any) -> str:
     return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
+def in_one_cell(field: object) -> object:
+    """What a table can show of a field: lists and objects as JSON, the rest as it is."""
+    return json.dumps(field, ensure_ascii=False) if isinstance(field, (dict, list)) else field
+
+
 def printable(text: str, keep: str = "") -> str:
     """Other people's text, in which nothing moves the cursor or colours the terminal; `keep` stays as it is."""
     if text.isprintable():
