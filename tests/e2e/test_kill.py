@@ -1,11 +1,14 @@
 """Kill everything, again and again, while clients work; then count.
 
-Twenty clients make 2,000 calls with idempotency keys to services on the official Python SDK, and repeat a call
-until it is answered. Meanwhile the server is killed (SIGKILL) twenty times and the deployment five times, at
-random moments of the work. Afterwards the state equals what was acknowledged, every call has one answer,
-every key still works, and no step that was recorded ran again.
+Twenty clients make 2,000 calls to services on the official Python SDK and repeat a call until it is answered:
+adds and nested calls, recorded steps, delayed sends, sleeps, awakeables completed by the outside and by other
+handlers, workflows whose promise two shared handlers would complete, and trips that are cancelled and take
+their booking back.  Meanwhile the server is killed (SIGKILL) twenty times and the deployment five times, at
+random moments of the work.  Afterwards everything has ended, the state equals what was acknowledged, every
+call has one answer, every key still works, and no step that was recorded ran again.
 
-KILL_TEST_SERVER=restate runs the same against the real restate-server; KILL_TEST_SEED replays a draw.
+KILL_TEST_RUNS=10 (or make kill RUNS=10) does it ten times, each with a draw of its own; KILL_TEST_SEED replays
+a draw.  KILL_TEST_SERVER=restate runs the same against the real restate-server.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ import os
 import random
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from e2e.kill_calls import KEYS, REQUEST_TIMEOUT_S, Call, Client, Witness, check_answer, draw_calls
 from support.processes import Deployment, Server, python_deployment
 
 HERE = Path(__file__).resolve().parent
@@ -28,83 +35,36 @@ CLIENTS = 20
 CALLS = 2000
 SERVER_KILLS = 20
 DEPLOYMENT_KILLS = 5
-KEYS = 12
-# One request may wait for a server that restarts and for its retries; a call that takes longer is lost.
-REQUEST_TIMEOUT_S = 30.0
-CALL_TIMEOUT_S = 120.0
-RETRY_S = 0.02
-
-
-@dataclass
-class Call:
-    """One call, its key, and what every answer to it has to be."""
-
-    number: int
-    path: str
-    body: object
-    adds: list[str]  # the counters that it adds one to, in the order of its answer
-
-    @property
-    def idempotency_key(self) -> str:
-        return f"call-{self.number}"
+RUNS = int(os.environ.get("KILL_TEST_RUNS") or 1)
+# When all answers are there, what nobody waits for (delayed sends, cancelled children) must end within this.
+ENDS_WITHIN_S = 60.0
+POLL_S = 0.2
 
 
 @dataclass
 class Answers:
     """What the clients were told."""
 
-    by_call: dict[int, object] = field(default_factory=dict)
+    by_call: dict[int, Any] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    repeats: int = 0
 
     async def reached(self, count: int) -> None:
         async with self.changed:
             await self.changed.wait_for(lambda: len(self.by_call) >= count)
 
-
-def draw_calls(chance: random.Random) -> list[Call]:
-    """Adds, nested calls that add to two counters, and recorded steps that add to a third kind."""
-    calls = []
-    for number in range(CALLS):
-        first, second = (f"k{index}" for index in chance.sample(range(KEYS), 2))
-        kind = chance.choices(("add", "both", "once"), (4, 3, 3))[0]
-        if kind == "add":
-            calls.append(Call(number, f"/KillCounter/{first}/add", 1, [first]))
-        elif kind == "both":
-            body = {"first": first, "second": second}
-            calls.append(Call(number, "/KillTransfer/both", body, [first, second]))
-        else:
-            calls.append(Call(number, f"/KillStep/{first}/once", f"call-{number}", [f"{first}-steps"]))
-    return calls
+    async def add(self, call: Call, answer: Any) -> None:
+        async with self.changed:
+            self.by_call[call.number] = answer
+            self.changed.notify_all()
 
 
-async def ask(http: aiohttp.ClientSession, base: str, call: Call, answers: Answers | None) -> object:
-    """The answer to a call, however often it takes: after 429, 502 to 504 or a lost connection it is asked again."""
-    deadline = time.monotonic() + CALL_TIMEOUT_S
-    headers = {"idempotency-key": call.idempotency_key}
-    last = ""
-    while time.monotonic() < deadline:
-        try:
-            async with http.post(base + call.path, json=call.body, headers=headers) as response:
-                if response.status == 200:
-                    return await response.json()
-                last = f"{response.status} {await response.text()}"
-                assert response.status in (429, 502, 503, 504), f"{call.path}: {last}"
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            last = repr(error)
-        if answers is not None:
-            answers.repeats += 1
-        await asyncio.sleep(RETRY_S)
-    raise AssertionError(f"no answer within {CALL_TIMEOUT_S:.0f} s: {call} (last: {last})")
-
-
-async def client(http: aiohttp.ClientSession, base: str, waiting: list[Call], answers: Answers) -> None:
-    while waiting:
-        call = waiting.pop()
-        answer = await ask(http, base, call, answers)
-        async with answers.changed:
-            answers.by_call[call.number] = answer
-            answers.changed.notify_all()
+@asynccontextmanager
+async def client_of(server: Server) -> AsyncIterator[Client]:
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    # An operator, 20 callers and everybody who completes an awakeable: none waits for another's connection.
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
+        yield Client(http, server.ingress_url, server.admin_url)
 
 
 async def killer(chance: random.Random, server: Server, deployment: Deployment, answers: Answers) -> Counter[str]:
@@ -124,55 +84,93 @@ async def killer(chance: random.Random, server: Server, deployment: Deployment, 
 
 
 async def work(
-    chance: random.Random, server: Server, deployment: Deployment
-) -> tuple[list[Call], Answers, Counter[str]]:
-    calls = draw_calls(chance)
+    chance: random.Random, calls: list[Call], client: Client, server: Server, deployment: Deployment, witness: Path
+) -> tuple[Answers, Counter[str]]:
+    """All calls answered while everything is killed; the answers, and the kills."""
     answers = Answers()
     waiting = list(reversed(calls))
-    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.TaskGroup() as group:
+
+    async def caller() -> None:
+        while waiting:
+            call = waiting.pop()
+            await answers.add(call, await client.ask(call))
+
+    async with asyncio.TaskGroup() as group:
+        completing = group.create_task(client.complete_awakeables(witness, random.Random(chance.random())))
         killing = group.create_task(killer(chance, server, deployment, answers))
-        for _ in range(CLIENTS):
-            group.create_task(client(http, server.ingress_url, waiting, answers))
-    return calls, answers, killing.result()
+        callers = [group.create_task(caller()) for _ in range(CLIENTS)]
+        await asyncio.wait({killing, *callers})
+        completing.cancel()
+    return answers, killing.result()
 
 
-async def ask_again(server: Server, calls: list[Call]) -> dict[int, object]:
-    """Every call once more with its idempotency key: a result that is kept, not a second run."""
+async def ask_again(client: Client, calls: list[Call]) -> dict[int, Any]:
+    """Every call once more with its idempotency keys: results that are kept, not second runs."""
     limit = asyncio.Semaphore(CLIENTS)
-    found: dict[int, object] = {}
+    found: dict[int, Any] = {}
 
-    async def one(http: aiohttp.ClientSession, call: Call) -> None:
+    async def one(call: Call) -> None:
         async with limit:
-            found[call.number] = await ask(http, server.ingress_url, call, None)
+            found[call.number] = await client.ask(call, again=True)
 
-    async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         for call in calls:
-            group.create_task(one(http, call))
+            group.create_task(one(call))
     return found
 
 
-async def counters(server: Server, names: list[str]) -> dict[str, object]:
-    """What each counter says, through its exclusive handler: a key that is stuck does not answer."""
-    return {name: await ask_once(server, f"/KillCounter/{name}/add", 0) for name in names}
+async def all_ended(client: Client) -> None:
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while left := await client.unended():
+        assert time.monotonic() < deadline, f"{len(left)} invocations are stuck: {left[:5]}"
+        await asyncio.sleep(POLL_S)
 
 
-async def ask_once(server: Server, path: str, body: object) -> object:
-    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as http,
-        http.post(server.ingress_url + path, json=body) as response,
-    ):
-        assert response.status == 200, f"{path}: {response.status} {await response.text()}"
-        return await response.json()
+async def kill_and_count(chance: random.Random, server: Server, deployment: Deployment, witness: Path) -> None:
+    calls = draw_calls(chance, CALLS)
+    async with client_of(server) as client:
+        answers, kills = await work(chance, calls, client, server, deployment, witness)
+        print(f"{kills}, {client.repeats} requests repeated by clients")
+        assert kills == {"server": SERVER_KILLS, "deployment": DEPLOYMENT_KILLS}
+        # No call lost, nothing stuck, and one answer for each, now and later.
+        assert len(answers.by_call) == CALLS
+        await all_ended(client)
+        assert await ask_again(client, calls) == answers.by_call
+        await check_counters(client, calls, answers)
+
+        seen = Witness.of(witness.read_text())
+        for call in calls:
+            check_answer(call, answers.by_call[call.number], seen, call.number in client.cancelled_again)
+        print(f"{len(seen.recorded)} results seen, {seen.ran.total() - len(seen.ran)} closures ran more than once")
+
+        # No key of the other object is stuck either.
+        for index in range(KEYS):
+            assert await client.invoke_once(f"/KillStep/k{index}/once", f"last-{index}")
+
+
+async def check_counters(client: Client, calls: list[Call], answers: Answers) -> None:
+    """State equals the acknowledged adds, and each add was a step of one: a counter's answers are 1, 2, 3, ..."""
+    seen = Counter(name for call in calls for name in call.adds)
+    expected = seen + Counter(name for call in calls for name in call.adds_unseen)
+    # Asked through the exclusive handler: a key that is stuck does not answer.
+    found = {name: await client.invoke_once(f"/KillCounter/{name}/add", 0) for name in sorted(expected)}
+    assert found == dict(expected)
+    told: dict[str, list[int]] = defaultdict(list)
+    for call in calls:
+        if call.adds:
+            answer = answers.by_call[call.number]
+            for name, count in zip(call.adds, answer if isinstance(answer, list) else [answer], strict=True):
+                told[name].append(count)
+    for name, counts in told.items():
+        assert sorted(counts) == list(range(1, seen[name] + 1)), name
 
 
 @pytest.mark.timeout(900)
-def test_the_server_and_the_deployment_are_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", range(RUNS))
+def test_the_server_and_the_deployment_are_killed(run: int, tmp_path: Path) -> None:
     kind = os.environ.get("KILL_TEST_SERVER", "perdure")
     seed = int(os.environ.get("KILL_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"KILL_TEST_SERVER={kind} KILL_TEST_SEED={seed}")
-    chance = random.Random(seed)
+    print(f"KILL_TEST_SERVER={kind} KILL_TEST_SEED={seed}, run {run + 1} of {RUNS}")
     witness = tmp_path / "witness"
     settings = {"retry_initial_interval": "50ms", "retry_max_interval": "500ms", "num_partitions": "4"}
     server = Server(kind, tmp_path / "server", settings)
@@ -181,32 +179,7 @@ def test_the_server_and_the_deployment_are_killed(tmp_path: Path) -> None:
         deployment.start()
         server.start()
         server.register(deployment.uri)
-        calls, answers, kills = asyncio.run(work(chance, server, deployment))
-        print(f"{kills}, {answers.repeats} requests repeated by clients")
-        assert kills == {"server": SERVER_KILLS, "deployment": DEPLOYMENT_KILLS}
-
-        # No call lost, and one answer for each, now and later.
-        assert len(answers.by_call) == CALLS
-        assert asyncio.run(ask_again(server, calls)) == answers.by_call
-
-        # State equals the acknowledged adds, and each add was a step of one: the answers of a counter are 1, 2, 3, ...
-        expected: Counter[str] = Counter(name for call in calls for name in call.adds)
-        assert asyncio.run(counters(server, sorted(expected))) == dict(expected)
-        told: dict[str, list[int]] = defaultdict(list)
-        for call in calls:
-            if call.path.endswith("/once"):
-                continue
-            answer = answers.by_call[call.number]
-            for name, count in zip(call.adds, answer if isinstance(answer, list) else [answer], strict=True):
-                told[name].append(count)
-        for name, counts in told.items():
-            assert sorted(counts) == list(range(1, expected[name] + 1)), name
-
-        check_steps(witness.read_text(), calls, answers)
-
-        # No key of the other object is stuck either.
-        for index in range(KEYS):
-            assert asyncio.run(ask_once(server, f"/KillStep/k{index}/once", f"last-{index}"))
+        asyncio.run(kill_and_count(random.Random(seed), server, deployment, witness))
     except BaseException:
         print(server.log_tail(), deployment.log_tail(), sep="\n")
         raise
@@ -215,28 +188,8 @@ def test_the_server_and_the_deployment_are_killed(tmp_path: Path) -> None:
         deployment.kill()
 
 
-def check_steps(witness: str, calls: list[Call], answers: Answers) -> None:
-    """A recorded step never runs again, and its one result is what everybody was given."""
-    began: dict[str, int] = {}  # attempt -> line
-    recorded: dict[str, tuple[int, str]] = {}  # call -> (line that first saw the result, result)
-    ran = Counter[str]()
-    for line, text in enumerate(witness.splitlines()):
-        word, name, attempt, *rest = text.split()
-        if word == "begin":
-            began[attempt] = line
-        elif word == "ran":
-            ran[name] += 1
-            # An attempt that began before the result was recorded may still have been running its closure:
-            # at least once is the promise then. One that began afterwards must be given the result instead.
-            if name in recorded:
-                assert began[attempt] < recorded[name][0], f"{name} ran again after its result was recorded"
-        else:
-            first = recorded.setdefault(name, (line, rest[0]))
-            assert rest[0] == first[1], f"{name} was given two results"
-    for call in calls:
-        if call.path.endswith("/once"):
-            assert recorded[call.idempotency_key][1] == answers.by_call[call.number]
-    print(f"{len(recorded)} steps recorded, {ran.total() - len(ran)} closures ran more than once before that")
+def trip(kind: str) -> Call:
+    return Call(7, kind, "k0", "k1", 50)
 
 
 @pytest.mark.parametrize(
@@ -248,4 +201,22 @@ def check_steps(witness: str, calls: list[Call], answers: Answers) -> None:
 )
 def test_the_witness_can_accuse(witness: str, complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        check_steps(witness, [], Answers())
+        Witness.of(witness)
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "witness", "complaint"),
+    [
+        (trip("trip"), "done", "saw call-7-book a a\nsaw call-7-undo a a\nsaw call-7-end a done", "and taken back"),
+        (trip("trip"), "taken back", "saw call-7-book a a", "was not taken back"),
+        (trip("trip"), "canceled", "", "ended with"),
+        (trip("guide"), "cancelled", "saw call-7-book a a", "neither completed nor taken back"),
+        (trip("guide"), "done", "saw call-7-book a a\nsaw call-7-end a done", "ended with"),
+        (trip("flow"), ["ann", True, True], "saw call-7-approved a ann", "completed once"),
+        (trip("flow"), ["bob", True, False], "saw call-7-approved a bob", "flow"),
+        (trip("race"), "clock", "saw call-7 a outside=clock", "winner differ"),
+    ],
+)
+def test_an_answer_can_be_accused(call: Call, answer: Any, witness: str, complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        check_answer(call, answer, Witness.of(witness), cancelled_again=False)

@@ -24,6 +24,7 @@ from perdure_processor.storage.keyvalue import KeyValue
 from perdure_processor.storage.memory import MemoryKeyValue
 from perdure_processor.storage.records import Completed, InvocationRow, Live, Progress, Status
 from perdure_processor.storage.tables import Tables, parse_segment, read_state
+from simulation import handlers
 
 if TYPE_CHECKING:
     from simulation.deployments import Session
@@ -242,7 +243,7 @@ class Checker:
     def check_leftovers(self, stores: Mapping[PartitionId, KeyValue]) -> None:
         """When all has ended and expired, only what users stored is left."""
         for partition, store in stores.items():
-            left = [key for key, _ in _rows(store) if key[:2] not in (keys.METADATA, keys.STATE)]
+            left = [key for key, _ in _rows(store) if not _may_stay(key)]
             if left:
                 kinds = sorted({key[:2].decode() for key in left})
                 self.violated(f"partition {partition} keeps {len(left)} rows of kinds {kinds}, e.g. {left[0].hex()}")
@@ -269,6 +270,13 @@ def state_of(stores: Mapping[PartitionId, KeyValue], service: str) -> dict[tuple
             for state_key, value in read_state(store, suffix):
                 found[object_key, state_key.decode()] = value
     return found
+
+
+def _may_stay(key: bytes) -> bool:
+    """Whether this row outlives every retention: the state of an object does, that of a workflow goes with its run."""
+    if key[:2] == keys.STATE:
+        return keys.parse_object_suffix(key)[0] in handlers.OBJECTS
+    return key[:2] == keys.METADATA
 
 
 def _rows(store: KeyValue) -> Iterator[tuple[bytes, bytes]]:

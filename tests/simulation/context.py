@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -36,13 +37,16 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Wait:
-    """What a handler waits for: completions as positive numbers, signals as negative ones."""
+    """What a handler waits for: completions as positive numbers, signals as negative ones (see named_handle)."""
 
     handles: tuple[int, ...]
     all: bool
 
 
 Closure: TypeAlias = Callable[[], bytes]
+Program: TypeAlias = Generator[Wait, None, bytes]
+# Handles below this are signals that have a name instead of an index.
+NAMED = -(1 << 32)
 
 
 class Context:
@@ -168,7 +172,19 @@ class Context:
         self._session.command(MessageType.CALL_COMMAND, message)
         return completion_id
 
-    def send(self, service: str, key: str, handler: str, parameter: bytes, delay_ms: int = 0) -> int:
+    def callee(self, call: int) -> int:
+        """The handle of a call's invocation id."""
+        return call - 1
+
+    def send(
+        self,
+        service: str,
+        key: str,
+        handler: str,
+        parameter: bytes,
+        delay_ms: int = 0,
+        idempotency_key: str | None = None,
+    ) -> int:
         """Returns the handle of the callee's invocation id."""
         id_completion = self._next_id()
         message = pb.OneWayCallCommandMessage(
@@ -179,6 +195,8 @@ class Context:
             invoke_time=self.world.clock.now_ms() + delay_ms if delay_ms else 0,
             invocation_id_notification_idx=id_completion,
         )
+        if idempotency_key is not None:
+            message.idempotency_key = idempotency_key
         self._session.command(MessageType.ONE_WAY_CALL_COMMAND, message, "invoke_time")
         return id_completion
 
@@ -191,6 +209,59 @@ class Context:
     def resolve(self, awakeable_id: str, value: bytes) -> None:
         message = pb.CompleteAwakeableCommandMessage(awakeable_id=awakeable_id, value=pb.Value(content=value))
         self._session.command(MessageType.COMPLETE_AWAKEABLE_COMMAND, message)
+
+    def signal(self, name: str) -> int:
+        """The handle of a signal with a name; there is no command of it."""
+        return self._session.named(name)
+
+    def send_signal(self, target: str, name: str, value: bytes) -> None:
+        message = pb.SendSignalCommandMessage(target_invocation_id=target, name=name, value=pb.Value(content=value))
+        self._session.command(MessageType.SEND_SIGNAL_COMMAND, message)
+
+    def cancel(self, target: str) -> None:
+        message = pb.SendSignalCommandMessage(target_invocation_id=target, idx=pb.CANCEL, void=pb.Void())
+        self._session.command(MessageType.SEND_SIGNAL_COMMAND, message)
+
+    def attach(self, target: str) -> int:
+        completion_id = self._next_id()
+        message = pb.AttachInvocationCommandMessage(invocation_id=target, result_completion_id=completion_id)
+        self._session.command(MessageType.ATTACH_INVOCATION_COMMAND, message)
+        return completion_id
+
+    def output(self, target: str) -> int:
+        """The handle of an output: nothing, while the invocation has not ended."""
+        completion_id = self._next_id()
+        message = pb.GetInvocationOutputCommandMessage(invocation_id=target, result_completion_id=completion_id)
+        self._session.command(MessageType.GET_INVOCATION_OUTPUT_COMMAND, message)
+        return completion_id
+
+    # -- promises of a workflow --------------------------------------------------------------------------------
+    def promise(self, name: str) -> int:
+        completion_id = self._next_id()
+        message = pb.GetPromiseCommandMessage(key=name, result_completion_id=completion_id)
+        self._session.command(MessageType.GET_PROMISE_COMMAND, message)
+        return completion_id
+
+    def peek_promise(self, name: str) -> int:
+        """The handle of its value: nothing, while it is not completed."""
+        completion_id = self._next_id()
+        message = pb.PeekPromiseCommandMessage(key=name, result_completion_id=completion_id)
+        self._session.command(MessageType.PEEK_PROMISE_COMMAND, message)
+        return completion_id
+
+    def complete_promise(self, name: str, value: bytes) -> int:
+        """The handle of whether it was completed: a failure if it had been before."""
+        completion_id = self._next_id()
+        message = pb.CompletePromiseCommandMessage(
+            key=name, completion_value=pb.Value(content=value), result_completion_id=completion_id
+        )
+        self._session.command(MessageType.COMPLETE_PROMISE_COMMAND, message)
+        return completion_id
+
+
+def named_handle(name: str) -> int:
+    """A number for a name, the same in every attempt whoever names it first."""
+    return NAMED - zlib.crc32(name.encode())
 
 
 def _value(notification: pb.Notification) -> bytes:
@@ -205,4 +276,4 @@ def _value(notification: pb.Notification) -> bytes:
             return b""
 
 
-Handler: TypeAlias = Callable[[Context, bytes], Generator[Wait, None, bytes]]
+Handler: TypeAlias = Callable[[Context, bytes], Program]

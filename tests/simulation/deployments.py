@@ -17,7 +17,17 @@ from perdure.protocol import service_pb2 as pb
 from perdure.protocol.framing import Decoder, MessageType, encode_frame, is_command, message_name
 from perdure.protocol.messages import decode_message
 from perdure_processor.invoker.transport import StreamRequest
-from simulation.context import Closure, Context, Handler, Mismatch, Retryable, Terminal, Wait
+from simulation.context import (
+    NAMED,
+    Closure,
+    Context,
+    Handler,
+    Mismatch,
+    Retryable,
+    Terminal,
+    Wait,
+    named_handle,
+)
 from simulation.network import Exchange
 
 if TYPE_CHECKING:
@@ -68,6 +78,7 @@ class Session:
         self._arrived: deque[tuple[int, Any]] = deque()
         self._ready: dict[int, pb.Notification] = {}
         self._heard: set[int] = set()
+        self._names: dict[int, str] = {}  # of signals, by their handles
         self._input_closed = False
         self._full_duplex = full_duplex
         self._over = False
@@ -128,7 +139,7 @@ class Session:
             self.world.checker.expect(self._left_to_replay > 0, f"{message_name(code)} after the replay")
             self._replayed.append((code, payload))
         else:
-            handle = message.completion_id if message.HasField("completion_id") else -message.signal_id
+            handle = _handle(message)
             self.world.checker.saw_notification(self, handle, payload)
             self._arrive(handle, message)
         if self._left_to_replay:
@@ -205,7 +216,7 @@ class Session:
         elif self._input_closed:
             self._suspend(wait)
         elif self.version >= 7 and not self._executing:
-            self._send(MessageType.AWAITING_ON, pb.AwaitingOnMessage(awaiting_on=_future(wait)))
+            self._send(MessageType.AWAITING_ON, pb.AwaitingOnMessage(awaiting_on=self._future(wait)))
 
     def _execute(self, completion_id: int) -> None:
         closure = self._closures.pop(completion_id)
@@ -266,6 +277,11 @@ class Session:
     def run(self, completion_id: int, closure: Closure) -> None:
         self._closures[completion_id] = closure
 
+    def named(self, name: str) -> int:
+        handle = named_handle(name)
+        self._names[handle] = name
+        return handle
+
     def take(self, handle: int) -> Any:
         """A completed handle's notification."""
         return self._ready.pop(handle)
@@ -296,11 +312,12 @@ class Session:
     def _suspend(self, wait: Wait) -> None:
         message = pb.SuspensionMessage()
         if self.version >= 7:
-            message.awaiting_on.CopyFrom(_future(wait))
+            message.awaiting_on.CopyFrom(self._future(wait))
         else:
             message.waiting_completions.extend(handle for handle in wait.handles if handle > 0)
             message.waiting_signals.append(CANCEL)
-            message.waiting_signals.extend(-handle for handle in wait.handles if handle < 0)
+            message.waiting_signals.extend(-handle for handle in wait.handles if NAMED < handle < -CANCEL)
+            message.waiting_named_signals.extend(self._names[handle] for handle in wait.handles if handle <= NAMED)
         self._last(MessageType.SUSPENSION, message)
 
     def _fail(self, code: int, text: str, delay_ms: int | None = None) -> None:
@@ -325,15 +342,26 @@ class Session:
             self._output.clear()
             self._exchange.write(data)
 
+    def _future(self, wait: Wait) -> pb.Future:
+        """The awaited tree, raced with the cancellation signal as every SDK does."""
+        every = wait.all and len(wait.handles) > 1
+        leaves = pb.Future(
+            waiting_completions=[handle for handle in wait.handles if handle > 0],
+            waiting_signals=[-handle for handle in wait.handles if NAMED < handle < 0],
+            waiting_named_signals=[self._names[handle] for handle in wait.handles if handle <= NAMED],
+            combinator_type=pb.ALL_SUCCEEDED_OR_FIRST_FAILED if every else pb.FIRST_COMPLETED,
+        )
+        if len(wait.handles) == 1:
+            leaves.waiting_signals.append(CANCEL)
+            return leaves
+        return pb.Future(waiting_signals=[CANCEL], nested_futures=[leaves], combinator_type=pb.FIRST_COMPLETED)
 
-def _future(wait: Wait) -> pb.Future:
-    """The awaited tree, raced with the cancellation signal as every SDK does."""
-    leaves = pb.Future(
-        waiting_completions=[handle for handle in wait.handles if handle > 0],
-        waiting_signals=[-handle for handle in wait.handles if handle < 0],
-        combinator_type=pb.ALL_SUCCEEDED_OR_FIRST_FAILED if wait.all and len(wait.handles) > 1 else pb.FIRST_COMPLETED,
-    )
-    if len(wait.handles) == 1:
-        leaves.waiting_signals.append(CANCEL)
-        return leaves
-    return pb.Future(waiting_signals=[CANCEL], nested_futures=[leaves], combinator_type=pb.FIRST_COMPLETED)
+
+def _handle(notification: pb.Notification) -> int:
+    match notification.WhichOneof("id"):
+        case "completion_id":
+            return notification.completion_id
+        case "signal_id":
+            return -notification.signal_id
+        case _:
+            return named_handle(notification.signal_name)

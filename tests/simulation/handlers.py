@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 
 from perdure_processor.model.registration import (
     HandlerKind,
@@ -12,9 +11,8 @@ from perdure_processor.model.registration import (
     RegisteredService,
     ServiceKind,
 )
-from simulation.context import Context, Handler, Terminal, Wait
-
-Program = Generator[Wait, None, bytes]
+from simulation import handlers_waiting
+from simulation.context import Context, Handler, Program, Terminal
 
 # Longer than any client goes on asking under one idempotency key, so that the key still names the same run.
 KEPT_MS = 600_000
@@ -165,31 +163,6 @@ def sender_scatter(context: Context, argument: bytes) -> Program:
     yield  # a generator that never waits
 
 
-# -- Waiter: awakeables, completed from outside or by another handler -----------------------------------------
-def waiter_outside(context: Context, argument: bytes) -> Program:
-    awakeable_id, handle = context.awakeable()
-
-    def give_away() -> bytes:
-        context.world.give_away(argument, awakeable_id)
-        return b""
-
-    yield from context.wait(context.run("give away", give_away))
-    return (yield from context.wait(handle))
-
-
-def waiter_inside(context: Context, argument: bytes) -> Program:
-    awakeable_id, handle = context.awakeable()
-    context.send("Completer", "", "resolve", json.dumps([awakeable_id, argument.decode()]).encode())
-    return (yield from context.wait(handle))
-
-
-def completer_resolve(context: Context, argument: bytes) -> Program:
-    awakeable_id, value = json.loads(argument)
-    context.resolve(awakeable_id, value.encode())
-    return b""
-    yield  # a generator that never waits
-
-
 # -- Flow: a workflow -----------------------------------------------------------------------------------------
 def flow_run(context: Context, argument: bytes) -> Program:
     context.set("stage", b"begun")
@@ -222,25 +195,6 @@ def slow_repeat(context: Context, argument: bytes) -> Program:
     return argument
 
 
-# -- Trip and Guide: what operators cancel, kill and pause ----------------------------------------------------
-def trip_go(context: Context, argument: bytes) -> Program:
-    """Books, rests, and takes the booking back when it is cancelled."""
-    yield from context.wait(context.run("book", lambda: b"booked"))
-    rest = context.sleep(int(argument))
-    if (yield from context.first(rest, context.cancelled)) == rest:
-        return b"done"
-    yield from context.wait(context.run("undo", lambda: b"undone"))
-    raise Terminal(409, "taken back")
-
-
-def guide_lead(context: Context, argument: bytes) -> Program:
-    """Two trips one after the other, on keys that others want too."""
-    key, rest = json.loads(argument)
-    for _ in range(2):
-        yield from context.wait(context.call("Trip", key, "go", b"%d" % rest))
-    return b"done"
-
-
 HANDLERS: dict[tuple[str, str], Handler] = {
     ("Counter", "add"): counter_add,
     ("Counter", "add_slowly"): counter_add_slowly,
@@ -256,44 +210,53 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("Runner", "race"): runner_race,
     ("Runner", "large"): runner_large,
     ("Sender", "scatter"): sender_scatter,
-    ("Waiter", "outside"): waiter_outside,
-    ("Waiter", "inside"): waiter_inside,
-    ("Completer", "resolve"): completer_resolve,
     ("Flow", "run"): flow_run,
     ("Flow", "stage"): flow_stage,
     ("Echo", "say"): echo_say,
     ("Slow", "repeat"): slow_repeat,
     ("Tally", "add"): counter_add,
-    ("Trip", "go"): trip_go,
-    ("Guide", "lead"): guide_lead,
+    **handlers_waiting.HANDLERS,
 }
 
 OBJECTS = ("Counter", "Notes", "Account", "Chain", "Tally", "Trip")
-_SHARED = {("Counter", "get"), ("Flow", "stage")}
+WORKFLOWS = ("Flow", "Deal", "Brief")
+_SHARED = {
+    ("Counter", "get"),
+    ("Flow", "stage"),
+    *(("Deal", "sign"), ("Deal", "watch"), ("Deal", "peek"), ("Brief", "sign")),
+}
 
 
 def registered(service: str) -> RegisteredService:
     """The service as its deployment announces it."""
-    if service == "Flow":
+    if service in WORKFLOWS:
         kind = ServiceKind.WORKFLOW
     else:
         kind = ServiceKind.VIRTUAL_OBJECT if service in OBJECTS else ServiceKind.SERVICE
-    kept_ms = {"Echo": BRIEF_MS, "Tally": 0}.get(service, KEPT_MS)
+    kept_ms = {"Echo": BRIEF_MS, "Parrot": BRIEF_MS, "Tally": 0, "Mayfly": 0}.get(service, KEPT_MS)
     options = Options(
         public=True,
         inactivity_timeout_ms=INACTIVITY_MS,
         abort_timeout_ms=ABORT_MS,
-        # Notes and Chain keep no journal at all, Echo as long as its result, the others for a while.
-        journal_retention_ms={"Notes": 0, "Chain": 0, "Tally": 0, "Echo": BRIEF_MS}.get(service, 20_000),
+        # Some keep no journal at all, Echo and Parrot as long as their results, the others for a while.
+        journal_retention_ms={
+            "Notes": 0,
+            "Chain": 0,
+            "Tally": 0,
+            "Mayfly": 0,
+            "Echo": BRIEF_MS,
+            "Parrot": BRIEF_MS,
+        }.get(service, 20_000),
         idempotency_retention_ms=kept_ms,
         retry_initial_interval_ms=50,
         retry_factor=2.0,
         retry_max_interval_ms=800,
         retry_max_attempts=1_000,
     )
+    run_kept_ms = BRIEF_MS if service == "Brief" else KEPT_MS
     handlers = [
         RegisteredHandler(
-            name, _kind(kind, service, name), Options(), KEPT_MS if name == "run" else None, None, None, None
+            name, _kind(kind, service, name), Options(), run_kept_ms if name == "run" else None, None, None, None
         )
         for owner, name in HANDLERS
         if owner == service

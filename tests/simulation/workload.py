@@ -1,45 +1,35 @@
-"""Seeded clients: what they ask, how they insist, and what they hold the answers to."""
+"""Seeded clients: what they ask, and what they hold the answers to."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
-from perdure.protocol import ids
-from perdure_processor.model.actions import Acted, Deed, Missing
-from perdure_processor.model.commands import Operate, Resume, Verb
-from perdure_processor.model.ids import InvocationId, InvocationTarget
+from perdure_processor.model.derived_ids import workflow_id
 from perdure_processor.model.limits import RECORD_MAX
 from perdure_server.ingress import requests
-from perdure_server.ingress.requests import InvokeRequest
 from simulation.checker import state_of
-from simulation.node import Node, NodeDown
+from simulation.node import NodeDown
+from simulation.workload_waiting import Waiting
 from simulation.world import World
 
-T = TypeVar("T")
-
-AGAIN_S_MAX = 0.6  # a client that got no answer asks again within this
 LARGE_BYTES = RECORD_MAX + 50_000
 
 # What a client asks for, as often as it is named: the methods of Clients.
 KINDS = (
     *("add", "add", "add", "add_once", "tally", "peek", "scatter", "scatter_later", "transfer", "spread", "pass"),
     *("steps", "together", "refused", "race", "write", "say", "say", "wait_outside", "wait_inside", "flow"),
-    *("interrupt", "interrupt"),
+    *("interrupt", "interrupt", "wait_signal", "wait_race", "join", "say_attached", "deal", "deal_dropped", "brief"),
+    *("call_off", "call_off", "outlive"),
 )
 
 
-class Clients:
+class Clients(Waiting):
     """All clients of a run, and what they know to be true."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.draw = random.Random(f"{world.options.seed}/workload")
-        self._number = 0
+        super().__init__(world)
         # Adds that were acknowledged or will be, and those of which nobody can know.
         self.added: dict[str, int] = defaultdict(int)
         self.maybe_added: dict[str, int] = defaultdict(int)
@@ -48,10 +38,7 @@ class Clients:
         self.passed: dict[str, int] = defaultdict(int)
         self.written: dict[str, int] = defaultdict(int)
         self.transferred: dict[str, int] = defaultdict(int)
-        # Every answer given under one idempotency key.
-        self.answers: dict[tuple[str, str], requests.Success | requests.Failed] = {}
         self.done = 0
-        self.asked_again = 0
 
     async def run(self) -> None:
         """All requests, from several clients at once; returns when every one has its answer."""
@@ -63,6 +50,7 @@ class Clients:
             async with asyncio.TaskGroup() as group:
                 for _ in range(options.clients):
                     group.create_task(self._client(each, pause))
+            await self.clear_up()
         finally:
             finisher.cancel()
 
@@ -74,88 +62,6 @@ class Clients:
             large = self.draw.random() < self.world.options.large
             await (self._large() if large else self.draw.choice(kinds)())
             self.done += 1
-
-    # -- asking --------------------------------------------------------------------------------------------
-    def _next_key(self) -> str:
-        self._number += 1
-        return f"request-{self._number}"
-
-    def _object(self) -> str:
-        return f"object-{self.draw.randrange(self.world.options.objects)}"
-
-    def _request(
-        self,
-        node: Node,
-        service: str,
-        key: str | None,
-        handler: str,
-        body: bytes,
-        idempotency: str | None,
-        delay_ms: int,
-    ) -> InvokeRequest:
-        schema = node.metadata.schema.services[service]
-        target = InvocationTarget(service, key, handler)
-        delay = delay_ms if delay_ms else None
-        return InvokeRequest(schema, schema.handlers[handler], target, [], body, idempotency, delay)
-
-    async def _insist(self, question: Callable[[Node], Awaitable[T]]) -> T:
-        """Ask until there is an answer: only for what may safely be asked twice."""
-        while True:
-            try:
-                answer = await self._ask_and_perhaps_leave(question)
-            except (NodeDown, TimeoutError):
-                answer = None
-            if answer is not None and not isinstance(answer, requests.Unavailable | requests.Overloaded):
-                return answer
-            self.asked_again += 1
-            await asyncio.sleep(self.draw.uniform(0.05, AGAIN_S_MAX))
-
-    async def _ask_and_perhaps_leave(self, question: Callable[[Node], Awaitable[T]]) -> T:
-        if self.world.network.happens("client_gone"):
-            async with asyncio.timeout(self.draw.uniform(0, 0.3)):
-                return await self.world.ask(question)
-        return await self.world.ask(question)
-
-    async def _call(
-        self, service: str, key: str | None, handler: str, body: bytes, idempotency: str | None = None
-    ) -> requests.Success | requests.Failed:
-        """Call under an idempotency key, until it is answered; perhaps from two connections at once."""
-        idempotency = idempotency or self._next_key()
-
-        async def once() -> requests.Success | requests.Failed:
-            answer = await self._insist(
-                lambda node: node.dispatcher.call(
-                    self._request(node, service, key, handler, body, idempotency, delay_ms=0)
-                )
-            )
-            assert isinstance(answer, requests.Success | requests.Failed), answer
-            return self._agreed(service, idempotency, answer)
-
-        if self.world.network.happens("duplicate_request"):
-            first, _ = await asyncio.gather(once(), once())
-            return first
-        return await once()
-
-    def _agreed(
-        self, service: str, idempotency: str, answer: requests.Success | requests.Failed
-    ) -> requests.Success | requests.Failed:
-        """Everybody who asks under one key gets the same answer."""
-        known = self.answers.setdefault((service, idempotency), answer)
-        self.world.checker.expect(
-            _content(known) == _content(answer), f"key {idempotency}: {_content(known)}, then {_content(answer)}"
-        )
-        self.world.trace(f"answer {service} {idempotency} {_content(answer)!r}")
-        return answer
-
-    async def _succeed(self, service: str, key: str | None, handler: str, body: bytes) -> bytes:
-        answer = await self._call(service, key, handler, body)
-        if isinstance(answer, requests.Failed):
-            self.world.checker.violated(f"{service}/{handler} failed: {answer.code} {answer.message}")
-            return b""
-        return answer.body
-
-    def _expect(self, holds: bool, what: str) -> None:
-        self.world.checker.expect(holds, what)
 
     # -- counters ------------------------------------------------------------------------------------------
     async def _add(self) -> None:
@@ -298,99 +204,7 @@ class Clients:
         said = answer.body if isinstance(answer, requests.Success) else answer
         self._expect(said == key.encode(), f"echo of {key} is {said!r}")
 
-    # -- awakeables and workflows ------------------------------------------------------------------------------
-    async def _wait_outside(self) -> None:
-        label = self._next_key()
-        answer = await self._succeed("Waiter", None, "outside", label.encode())
-        self._expect(answer == b"for " + label.encode(), f"an awakeable came out as {answer!r}")
-
-    async def _wait_inside(self) -> None:
-        self._expect(await self._succeed("Waiter", None, "inside", b"inner") == b"inner", "an awakeable came out wrong")
-
-    async def _complete_awakeables(self) -> None:
-        """Somebody outside completes every awakeable that was given away, each time it was."""
-        while True:
-            label, awakeable_id = await self.world.awakeables.get()
-            raw, signal = ids.decode_awakeable_id(awakeable_id)
-            await self._insist(
-                lambda node, raw=raw, signal=signal, label=label: node.dispatcher.complete_awakeable(
-                    InvocationId(raw), signal, b"for " + label, None
-                )
-            )
-
-    # -- operators -----------------------------------------------------------------------------------------------
-    async def _interrupt(self) -> None:
-        """Send a trip on its way, alone or with a guide, and cancel, kill or pause it at any moment of its life."""
-        idempotency, key, rest = self._next_key(), f"trip-{self.draw.randrange(3)}", self.draw.choice((0, 50, 700))
-        guided = self.draw.random() < 0.4
-        delay_ms = self.draw.choice((0, 0, 0, 200))
-        service, handler, body = "Trip", "go", b"%d" % rest
-        if guided:
-            service, handler, body = "Guide", "lead", json.dumps([key, rest]).encode()
-        accepted = await self._insist(
-            lambda node: node.dispatcher.send(
-                self._request(node, service, None if guided else key, handler, body, idempotency, delay_ms)
-            )
-        )
-        assert isinstance(accepted, requests.Accepted), accepted
-        await asyncio.sleep(self.draw.uniform(0, 1.5))
-        # A guide waits for its trips and for nothing else: it would not hear that it was cancelled.
-        verb = self.draw.choice((Verb.KILL, Verb.PAUSE) if guided else (Verb.CANCEL, Verb.KILL, Verb.PAUSE))
-        deed = await self._operate(accepted.invocation_id, verb)
-        if verb is Verb.PAUSE:
-            await asyncio.sleep(self.draw.uniform(0, 1.0))
-        await self._see_interrupted(accepted.invocation_id, verb, deed)
-
-    async def _see_interrupted(self, invocation_id: InvocationId, verb: Verb, deed: Deed | None) -> None:
-        answer = await self._attach_while_resuming(invocation_id)
-        if isinstance(answer, requests.NotFound):
-            self._expect(verb is not Verb.PAUSE, "one that was paused is unknown")
-            return  # it ended before it began, or was canceled by a request whose answer was lost
-        ends = {Verb.PAUSE: "done", Verb.KILL: "killed", Verb.CANCEL: "taken back"}
-        text = answer.message if isinstance(answer, requests.Failed) else answer.body.decode()
-        wanted = [ends[verb]] if verb is Verb.KILL and deed is Deed.DONE else ["done", "canceled", ends[verb]]
-        # The guide's trip is one like any other: nobody cancels it, but for its guide's end.
-        self._expect(text in wanted, f"after {verb.name}, {deed}: {text}, not {wanted}")
-        if self.draw.random() < 0.5:
-            purged = await self._operate(invocation_id, Verb.PURGE)
-            self._expect(purged in (Deed.DONE, None), f"what had ended is not purged but {purged}")
-            gone = await self._insist(lambda node: node.dispatcher.attach(invocation_id))
-            self._expect(isinstance(gone, requests.NotFound), f"after its purge it is {gone}")
-
-    async def _operate(self, invocation_id: InvocationId, verb: Verb) -> Deed | None:
-        """What the verb did, at the first attempt that was answered; None when nobody knows the invocation."""
-        while True:
-            answer = await self._insist(
-                lambda node: node.dispatcher.operate(lambda request, at: Operate(invocation_id, verb, request, at))
-            )
-            if isinstance(answer, Missing):
-                return None
-            assert isinstance(answer, Acted), answer
-            if answer.deed is not Deed.UNFINISHED:
-                return answer.deed
-
-    async def _attach_while_resuming(
-        self, invocation_id: InvocationId
-    ) -> requests.Success | requests.Failed | requests.NotFound:
-        """Its end; it is resumed again and again, because a pause may arrive long after it was asked for."""
-
-        async def resume() -> None:
-            while True:
-                await self._insist(
-                    lambda node: node.dispatcher.operate(
-                        lambda request, at: Resume(invocation_id, None, request, at),
-                    )
-                )
-                await asyncio.sleep(3.0)
-
-        resuming = asyncio.create_task(resume())
-        try:
-            answer = await self._insist(lambda node: node.dispatcher.attach(invocation_id))
-        finally:
-            resuming.cancel()
-        assert isinstance(answer, requests.Success | requests.Failed | requests.NotFound), answer
-        return answer
-
+    # -- workflows ---------------------------------------------------------------------------------------------
     async def _flow(self) -> None:
         """Two clients submit one workflow: it runs once, and only one of them is told so."""
         key = f"flow-{self._next_key()}"
@@ -416,9 +230,7 @@ class Clients:
         if not succeeded and not refused:
             return  # perhaps nothing was recorded at all
         self._expect(isinstance(stage, requests.Success), f"a shared handler answered {stage}")
-        uuid = ids.workflow_uuid("Flow", key)
-        invocation_id = InvocationId(ids.invocation_id(ids.partition_key_of_key(key), uuid))
-        attached = await self._insist(lambda node: node.dispatcher.attach(invocation_id))
+        attached = await self._insist(lambda node: node.dispatcher.attach(workflow_id("Flow", key)))
         body = attached.body if isinstance(attached, requests.Success) else attached
         self._expect(body == b"note of x", f"a workflow ended with {body!r}")
 
@@ -450,7 +262,3 @@ class Clients:
         for key, writes in sorted(self.written.items()):
             generation = int(notes.get((key, "generation"), b"0"))
             self._expect(generation == writes, f"Notes/{key} was written {generation} times instead of {writes}")
-
-
-def _content(answer: requests.Success | requests.Failed) -> bytes | tuple[int, str]:
-    return answer.body if isinstance(answer, requests.Success) else (answer.code, answer.message)

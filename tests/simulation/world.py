@@ -63,6 +63,8 @@ class World:
         self.lives: list[Life] = []
         self.counts: dict[str, int] = {"crashes": 0, "poisoned": 0, "disk_full": 0, "clock_steps": 0}
         self.awakeables: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue()
+        # When the first life of each Mayfly is about to end, for those who aim at that moment.
+        self.mayflies: dict[str, float] = {}
         self._uniques = 0
         self._closure_failures: dict[tuple[bytes, int], int] = {}
         self._crash_after_writes = -1

@@ -172,6 +172,88 @@ MUTATIONS = [
         after="    if kept == 0 and not (waiting or segments or to_kill or is_workflow):\n",
     ),
     Mutation(
+        name="promise-completed-twice",
+        rule="promises: completed once, and everybody sees that value",
+        seed=0,
+        weather="focus=deal",
+        file=f"{PROCESSOR}/state_machine/promises.py",
+        before="    if promise is not None and promise.result is not None:\n        notifications",
+        after="    if promise is not None and promise.result == 0:\n        notifications",
+    ),
+    Mutation(
+        name="promise-tells-one",
+        rule="promises: all who wait for one are told",
+        seed=0,
+        weather="focus=deal",
+        file=f"{PROCESSOR}/state_machine/promises.py",
+        before="    for sink in promise.waiting[:now]:\n",
+        after="    for sink in promise.waiting[: min(now, 1)]:\n",
+    ),
+    Mutation(
+        name="promise-dropped-in-silence",
+        rule="promises: who waits for one that is dropped is told",
+        seed=0,
+        weather="focus=deal_dropped",
+        file=f"{PROCESSOR}/state_machine/promises.py",
+        before="        _tell_waiting(step, promise, promise.result or DROPPED)\n",
+        after="        promise.waiting = []\n",
+    ),
+    Mutation(
+        name="promises-outlive-their-run",
+        rule="retention: a workflow's promises go with its result",
+        seed=0,
+        weather="focus=deal",
+        file=f"{PROCESSOR}/state_machine/retention.py",
+        before="        if not promises.drop(step, invocation_id, row.target.service, row.target.key):\n",
+        after="        if step.rows_left < 0:\n",
+    ),
+    Mutation(
+        name="attached-in-another-life",
+        rule="2: what a handler of an earlier life attached to does not answer the next one",
+        seed=0,
+        weather="focus=say_attached clients=12 requests=240",
+        file=f"{PROCESSOR}/state_machine/notifications.py",
+        before="    if type(row) is not Live or row.incarnation != sink.incarnation:\n",
+        after="    if type(row) is not Live or (row.incarnation != sink.incarnation and sink.kind == SinkKind.CALL):\n",
+    ),
+    Mutation(
+        name="cancelled-again-by-the-same-request",
+        rule="3: an operator's request that is asked again does not reach the compensation",
+        seed=10,
+        weather="focus=interrupt lost_reply=0.3",
+        file=f"{PROCESSOR}/state_machine/operations.py",
+        before="""        return
+    row = step.tables.invocation(command.id)
+    if not isinstance(row, Live | Completed):
+        step.respond(command.request, Missing())
+    elif crowded""",
+        after="""        pass
+    row = step.tables.invocation(command.id)
+    if not isinstance(row, Live | Completed):
+        step.respond(command.request, Missing())
+    elif crowded""",
+    ),
+    Mutation(
+        name="kill-reaches-another-life",
+        rule="2: a kill reaches the callee that works for this very call, not its next life",
+        seed=6,
+        weather="focus=outlive clients=12 requests=240 partitions=4 append_delay_ms_max=20 slow_sync=0.1",
+        file=f"{PROCESSOR}/state_machine/termination.py",
+        before="    if type(row) is Live and command.caller in row.sinks:\n",
+        after="    if type(row) is Live:\n",
+    ),
+    Mutation(
+        name="killed-and-started",
+        rule="1: the end of a life makes its attempt's token stale, also for the leader that is to start it",
+        seed=312,
+        weather="focus=outlive,call_off,interrupt clients=12 requests=240",
+        file=f"{PROCESSOR}/state_machine/lifecycle.py",
+        before="""gone by then (correctness 1).
+    row.attempt += 1
+""",
+        after="gone by then (correctness 1).\n",
+    ),
+    Mutation(
         name="deadline-compared-in-apply",
         rule="22: a timer is valid iff its row exists, whatever the time",
         seed=48,
