@@ -1,9 +1,10 @@
 # Perdure's everyday commands; `make help` lists them. Needs make and Python 3.11 or newer, nothing else:
-# Python packages go to .venv, npm packages to .cache/npm, the server's data to perdure-data.
+# Python packages go to .venv, npm packages to .cache/npm, what is built of tests/sdks to .cache/sdks, the server's
+# data to perdure-data.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run setup tools check format types test unit simulation sim e2e conformance parity bench bench-stored clean
+.PHONY: help run setup tools check format types test unit simulation sim e2e kill conformance parity bench bench-stored clean
 
 # The first interpreter that is new enough, unless PYTHON names one.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -11,6 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 VENV := .venv
 BIN := $(VENV)/bin
 NPM := .cache/npm
+SDKS := .cache/sdks
 
 # What the tests and benchmarks take from npm; one place for the versions.
 NODE_PACKAGE := node-$(shell uname -s | tr A-Z a-z)-$(shell uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
@@ -20,6 +22,7 @@ NPM_PACKAGES := $(NODE_PACKAGE)@22 @restatedev/restate-sdk@1.17.2 @restatedev/re
 # Where a test, a benchmark or the conformance suite finds them (tests/support/tools.py).
 export NODE_MODULES_DIR ?= $(CURDIR)/$(NPM)/node_modules
 export NODE_BIN ?= $(NODE_MODULES_DIR)/$(NODE_PACKAGE)/bin/node
+export SDK_PROGRAMS_DIR ?= $(CURDIR)/$(SDKS)
 
 PYTEST := $(BIN)/python -m pytest
 
@@ -54,6 +57,28 @@ $(NPM)/.installed: Makefile
 		echo "missing: npm could not fetch $(NPM_PACKAGES); the tests that need them are skipped"; \
 	fi
 
+# The same with the compilers of Java and Go. Versions of the SDKs are in pom.xml and go.mod.
+$(SDKS)/java/.built: tests/sdks/java/pom.xml $(wildcard tests/sdks/java/src/main/java/contract/*.java)
+	@mkdir -p $(@D)
+	@if ! command -v mvn >/dev/null 2>&1 || ! command -v javac >/dev/null 2>&1; then \
+		echo "missing: a JDK or Maven; the tests of the Java SDK are skipped"; \
+	elif mvn -q -B -f $< -Dbuilt=$(CURDIR)/$(@D) compile dependency:copy-dependencies -DincludeScope=runtime \
+		-DoutputDirectory=$(CURDIR)/$(@D)/libs; then \
+		touch $@; \
+	else \
+		echo "missing: Maven could not build tests/sdks/java; the tests of the Java SDK are skipped"; \
+	fi
+
+$(SDKS)/go/contract: $(wildcard tests/sdks/go/go.* tests/sdks/go/*.go)
+	@mkdir -p $(@D)
+	@if ! command -v go >/dev/null 2>&1; then \
+		echo "missing: Go; the tests of the Go SDK are skipped"; \
+	elif (cd tests/sdks/go && GOFLAGS=-mod=mod go build -o $(CURDIR)/$@ .); then \
+		touch $@; \
+	else \
+		echo "missing: Go could not build tests/sdks/go; the tests of the Go SDK are skipped"; \
+	fi
+
 run: $(VENV)/.run ## start a server with a sample service; Ctrl-C stops both, data stays in perdure-data
 	@exec $(BIN)/python deploy/run_sample.py $(if $(INGRESS_PORT),--ingress-port $(INGRESS_PORT)) \
 		$(if $(ADMIN_PORT),--admin-port $(ADMIN_PORT)) $(if $(NODE_PORT),--node-port $(NODE_PORT)) \
@@ -61,7 +86,9 @@ run: $(VENV)/.run ## start a server with a sample service; Ctrl-C stops both, da
 
 setup: $(VENV)/.dev ## install everything for development into .venv
 
-tools: $(NPM)/.installed ## fetch Node 22, the TypeScript SDK and the real restate-server into .cache/npm
+TOOLS := $(NPM)/.installed $(SDKS)/java/.built $(SDKS)/go/contract
+
+tools: $(TOOLS) ## fetch Node 22, the TypeScript SDK and the real restate-server, build the Java and Go programs
 
 check: $(VENV)/.dev ## formatting, lints, types, architecture: seconds
 	$(BIN)/ruff format --check .
@@ -85,8 +112,11 @@ sim: $(VENV)/.dev ## replay one seed of the simulator: make sim SEED=17
 	@test -n "$(SEED)" || { echo "which seed? make sim SEED=17"; exit 2; }
 	PYTHONPATH=tests $(BIN)/python -m simulation $(SEED)
 
-e2e: $(VENV)/.dev $(NPM)/.installed ## real processes: the samples, make run, the kill test
+e2e: $(VENV)/.dev $(TOOLS) ## real processes: four SDKs, the samples, make run, the kill test
 	$(PYTEST) tests/e2e $(ARGS)
+
+kill: $(VENV)/.dev ## the kill test alone, each run with a draw of its own: make kill RUNS=10
+	KILL_TEST_RUNS=$(or $(RUNS),1) $(PYTEST) -s tests/e2e/test_kill.py $(ARGS)
 
 conformance: $(VENV)/.dev ## the conformance suite's part that this release answers for
 	$(BIN)/python tests/conformance_subset.py $(ARGS)

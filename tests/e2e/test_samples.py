@@ -1,4 +1,4 @@
-"""The samples of both SDKs, started exactly as their users start them, and called as their READMEs say.
+"""The samples of three SDKs, started exactly as their users start them, and called as their READMEs say.
 
 They run against Perdure and against the real restate-server: a sample is no proof of compatibility if it only
 works here.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,9 +50,25 @@ def typescript_sample(directory: Path, env: dict[str, str]) -> Deployment:
     return Deployment("typescript sample", [npm, "start"], directory / "sample.log", port, env, directory)
 
 
+def java_sample(directory: Path, env: dict[str, str]) -> Deployment:
+    """`mvn -q compile exec:java`; compiled before, so that what cannot be fetched is told from what does not start."""
+    mvn = shutil.which("mvn")
+    if mvn is None or shutil.which("javac") is None:
+        pytest.skip("a JDK or Maven is missing")
+    shutil.copytree(EXAMPLES / "java", directory, ignore=shutil.ignore_patterns("target", "systems"))
+    done = subprocess.run([mvn, "-q", "-B", "compile"], cwd=directory, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"mvn compile did not work: {done.stdout[-300:]}")
+    port = free_port()
+    env = {**env, "PORT": str(port)}
+    argv = [mvn, "-q", "compile", "exec:java"]
+    return Deployment("java sample", argv, directory / "sample.log", port, env, directory)
+
+
 SAMPLES: dict[str, Callable[[Path, dict[str, str]], Deployment]] = {
     "python": python_sample,
     "typescript": typescript_sample,
+    "java": java_sample,
 }
 
 
@@ -63,6 +81,9 @@ class World:
     def call(self, path: str, body: object) -> tuple[int, object]:
         status, answer = request("POST", self.server.ingress_url + path, body, timeout=60)
         return status, json.loads(answer)
+
+    def status(self, payment: str) -> object:
+        return json.loads(request("GET", f"{self.server.ingress_url}{payment}/status")[1])
 
     def lines(self, system: str) -> list[str]:
         path = self.systems / f"{system}.log"
@@ -168,3 +189,79 @@ def test_a_done_update_is_not_repeated(world: World, fault: str) -> None:
         assert [line for line in world.lines(system) if line.startswith(user)] == [
             f"{user} {user}@example.org {receipts[system]}"
         ]
+
+
+@dataclass(frozen=True)
+class ReadmeStep:
+    """A command of a README and what it says comes out; "…" stands for anything, an empty text for who cares."""
+
+    command: str
+    output: str
+
+    def run(self, world: World) -> str:
+        """What really comes out, with this world's port and a key of its own."""
+        sdk = world.sample.name.split()[0]
+        command = self.command.replace("localhost:8080", f"127.0.0.1:{world.server.ingress_port}")
+        command = command.replace("curl ", "curl -sS --max-time 60 --noproxy '*' ").replace("order-1", f"order-{sdk}")
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def gives(self, said: str) -> bool:
+        """Whether that is what the README promises; JSON counts by its value, not by its spaces."""
+        pattern = re.escape(compact(self.output)).replace("…", ".*")
+        return re.fullmatch(pattern, compact(said), re.DOTALL) is not None
+
+
+def compact(text: str) -> str:
+    return json.dumps(json.loads(text), ensure_ascii=False)
+
+
+def readme_steps(sdk: str, heading: str) -> list[ReadmeStep]:
+    """The commands under a heading, each with the lines that follow it."""
+    section = (EXAMPLES / sdk / "README.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    blocks = "\n\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
+    steps = []
+    for part in re.split(r"^(?=curl )", blocks.replace("\\\n", ""), flags=re.MULTILINE):
+        command, _, output = part.partition("\n")
+        if command:
+            steps.append(ReadmeStep(command, output.strip()))
+    return steps
+
+
+def test_a_payment_goes_as_its_readme_says(world: World) -> None:
+    """And the server is killed while it waits for the bank, as the README invites to."""
+    sdk = world.sample.name.split()[0]
+    order, status, webhook, attach, again = readme_steps(sdk, "A payment")
+    assert order.gives(order.run(world))
+    until(lambda: status.gives(status.run(world)), "the payment waits for the bank")
+
+    world.server.kill()
+    world.server.start()
+
+    assert status.gives(status.run(world))
+    webhook.run(world)
+    said = attach.run(world)
+    assert attach.gives(said)
+    assert again.gives(again.run(world))
+    assert world.status(f"/Payment/order-{sdk}") == "settled"
+    receipt = json.loads(said)["receipt"]
+    assert [line for line in world.lines("bank") if f"order-{sdk} " in line] == [f"order-{sdk} 30 {receipt}"]
+    assert len([line for line in world.lines("mail") if f"order-{sdk}:settled" in line]) == 1
+
+
+def test_a_payment_waits_for_a_bank_that_is_down(world: World) -> None:
+    down = world.systems / "bank.down"
+    down.touch()
+    path = f"/Payment/patient-{world.sample.name.split()[0]}"
+    assert world.call(f"{path}/run/send", {"account": "ada", "amount": 5})[0] == 202
+    until(lambda: world.status(path) == "charging", "the payment is being charged")
+    down.unlink()
+    until(lambda: world.status(path) == "waiting for the bank", "the bank is asked again")
+
+
+def test_a_payment_of_nothing_is_refused(world: World) -> None:
+    status, answer = world.call(f"/Payment/empty-{world.sample.name.split()[0]}/run", {"account": "ada", "amount": 0})
+    assert status == 400
+    assert isinstance(answer, dict)
+    assert answer["message"] == "not an amount: 0"

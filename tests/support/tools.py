@@ -1,6 +1,7 @@
-"""Where the programs are that tests and benchmarks need and pip does not bring: Node, its packages, restate-server.
+"""Where the programs are that tests and benchmarks need and pip does not bring: Node, its packages, restate-server,
+and what is built of tests/sdks.
 
-`make tools` fetches them; NODE_BIN, NODE_MODULES_DIR and RESTATE_SERVER_BIN name others.
+`make tools` fetches them; NODE_BIN, NODE_MODULES_DIR, RESTATE_SERVER_BIN and SDK_PROGRAMS_DIR name others.
 """
 
 from __future__ import annotations
@@ -37,6 +38,24 @@ def typescript_sdk() -> Path | None:
     """The package directory of the official TypeScript SDK, or None."""
     path = node_modules() / "@restatedev" / "restate-sdk"
     return path if path.is_dir() else None
+
+
+def _sdk_programs() -> Path:
+    named = os.environ.get("SDK_PROGRAMS_DIR")
+    return Path(named) if named else ROOT / ".cache" / "sdks"
+
+
+def java_program() -> str | None:
+    """The class path of the Java program of tests/sdks, or None: not built, or no `java`."""
+    built = _sdk_programs() / "java"
+    found = (built / ".built").is_file() and shutil.which("java")
+    return f"{built / 'classes'}:{built / 'libs'}/*" if found else None
+
+
+def go_program() -> Path | None:
+    """The Go program of tests/sdks, or None."""
+    path = _sdk_programs() / "go" / "contract"
+    return path if path.is_file() else None
 
 
 def restate_server() -> Path | None:

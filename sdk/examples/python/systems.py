@@ -1,4 +1,4 @@
-"""Three systems outside, played by files: a system is a file in SYSTEMS_DIR, a change is a line in it.
+"""The systems outside, played by files: a system is a file in SYSTEMS_DIR, a change is a line in it.
 
 Create `<system>.down` to make one of them fail, and remove it to bring it back.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 DIRECTORY = Path(os.environ.get("SYSTEMS_DIR", "systems"))
 
 
-def write(system: str, user: str, email: str) -> str:
-    """Store a user's address; returns a receipt. Raises if the system is down."""
+def write(system: str, who: str, what: str) -> str:
+    """Tell a system something about somebody; returns a receipt. Raises if the system is down."""
     if (DIRECTORY / f"{system}.down").exists():
         raise RuntimeError(f"{system} is down")
     receipt = uuid.uuid4().hex[:8]
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     with (DIRECTORY / f"{system}.log").open("a") as log:
-        log.write(f"{user} {email} {receipt}\n")
+        log.write(f"{who} {what} {receipt}\n")
     return receipt
