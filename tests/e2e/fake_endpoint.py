@@ -67,6 +67,13 @@ class Exchange:
             await self._change()
         return [(code, payload) for code, _, payload in self.received[1 : known + 1]]
 
+    async def after_replay(self, count: int) -> list[tuple[int, bytes]]:
+        """The first `count` messages that came while the attempt ran: (type, payload)."""
+        first = 1 + (await self.start()).known_entries
+        while len(self.received) < first + count:
+            await self._change()
+        return [(code, payload) for code, _, payload in self.received[first : first + count]]
+
     async def ended(self) -> None:
         """Wait until the server has half-closed."""
         while not self.request_ended and not self.over:

@@ -387,9 +387,6 @@ BAD: dict[str, Bad] = {
     "a proposal for nothing": Bad(
         saying(of(pb.ProposeRunCompletionMessage(result_completion_id=7, value=b"1"))), "RT0012", "completion 7"
     ),
-    "a command that wants an acknowledgement": Bad(
-        saying(of(pb.RunCommandMessage(result_completion_id=1), ack=True)), "RT0012", "acknowledgement"
-    ),
 }
 
 
@@ -602,6 +599,26 @@ def test_after_an_error_nothing_counts_either(server: Server, endpoint: FakeEndp
     assert "first word" in failure(server, invocation_id)["last_failure"]
     endpoint.behave()
     assert result(server, invocation_id) == b'"good"'
+
+
+def test_a_command_that_wants_an_acknowledgement_gets_one(server: Server, endpoint: FakeEndpoint) -> None:
+    """No SDK asks for one; it comes once the command is recorded, with its place among the commands."""
+    heard: list[tuple[int, bytes]] = []
+
+    async def asks(exchange: Exchange) -> None:
+        await exchange.replay()
+        exchange.respond()
+        await exchange.write(of(pb.RunCommandMessage(result_completion_id=1), ack=True))
+        heard.extend(await exchange.after_replay(1))
+        await exchange.write(output(b"1") + end())
+        await exchange.ended()
+        exchange.end()
+
+    endpoint.script = asks
+    assert result(server, send(server)) == b"1"
+    ((code, payload),) = heard
+    assert code == MessageType.COMMAND_ACK
+    assert pb.CommandAckMessage.FromString(payload).command_index == 1
 
 
 def test_a_result_is_proposed_once(server: Server, endpoint: FakeEndpoint) -> None:
