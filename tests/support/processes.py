@@ -32,12 +32,20 @@ class NotReady(Exception):
     """A process did not come up; the message ends with its log."""
 
 
+_given_ports: set[int] = set()
+
+
 def free_port() -> int:
-    """A free loopback port below the ephemeral range, so that no client takes it while its server is down."""
+    """A free loopback port below the ephemeral range, so that no client takes it while its server is down.
+
+    Never the same one twice: who was given one may not listen on it yet, or be down for a moment."""
     for _ in range(500):
         port = random.randint(20000, 31999)
+        if port in _given_ports:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given_ports.add(port)
             return port
     raise RuntimeError("no free port")
 
